@@ -1,0 +1,1 @@
+"""Published model configurations and training recipes, as JSON."""

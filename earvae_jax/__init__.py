@@ -1,0 +1,27 @@
+"""εar-VAE in JAX: a 44.1/48 kHz stereo music autoencoder (arXiv 2509.14912).
+
+Names are loaded on first use, so that `import earvae_jax` and `earvae --help` do not wait for JAX.
+"""
+
+import importlib
+
+_EXPORTS = {
+    "load": "checkpoints",
+    "save": "checkpoints",
+    "EarVAE": "vae",
+    "ModelConfig": "config",
+    "Posterior": "bottleneck",
+    "UserError": "errors",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str):
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

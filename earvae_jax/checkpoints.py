@@ -1,0 +1,210 @@
+"""Model checkpoints: an Orbax directory, or one safetensors file, with the config and where it came from."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.flax
+
+from earvae_jax.config import ModelConfig
+from earvae_jax.errors import UserError
+from earvae_jax.parameters import build, differences, expected_arrays, fingerprint, named_arrays
+from earvae_jax.vae import EarVAE
+
+FORMAT_VERSION = 1
+DEMO_MODEL = Path(__file__).parent / "demo" / "demo_44k.safetensors"
+_KEY = "earvae_jax"  # of the metadata inside both kinds of file
+_FOREIGN = "not a checkpoint of this project; for PyTorch weights run: earvae convert from-torch {path} DIR"
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointInfo:
+    """What stands in a checkpoint beside the arrays."""
+
+    config: ModelConfig
+    fingerprint: str  # SHA-256 of the arrays, see `parameters.fingerprint`
+    provenance: dict[str, Any]  # source file, its SHA-256, published name, training run …
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "config": self.config.to_dict(),
+            "fingerprint": self.fingerprint,
+            "provenance": self.provenance,
+        }
+
+
+def save(
+    path: str | Path,
+    model: EarVAE,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> CheckpointInfo:
+    """Writes the model to a directory (Orbax) or, where the name ends in .safetensors, to one file.
+
+    Nothing stands under the final name before it is whole.
+
+    Raises:
+      UserError: something stands at `path` and `overwrite` is false, or the folder cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise UserError(f"{path}: exists already; choose another name or pass --overwrite")
+    arrays = named_arrays(model)
+    info = CheckpointInfo(model.config, fingerprint(arrays), dict(provenance or {}))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".safetensors":
+            metadata = {_KEY: json.dumps(info.to_dict())}
+            safetensors.flax.save_file(arrays, str(temporary), metadata=metadata)
+        else:
+            from orbax.checkpoint import v1 as ocp
+
+            ocp.save(temporary.absolute(), arrays, custom_metadata={_KEY: info.to_dict()})
+        _replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        _remove(temporary)
+    return info
+
+
+def load(path: str | Path | None = None) -> EarVAE:
+    """Reads a model; without a path, the small demo model that comes with the package.
+
+    Raises:
+      UserError: no checkpoint there, a damaged one, or one whose arrays do not fit its config (all
+        differences in one message).
+    """
+    return load_with_info(path)[0]
+
+
+def load_with_info(path: str | Path | None = None) -> tuple[EarVAE, CheckpointInfo]:
+    """As `load`, with what stands beside the arrays."""
+    path = _existing(path)
+    info = read_info(path)
+    expected = expected_arrays(info.config)
+    if path.is_dir():
+        arrays = _load_directory(path, expected)
+    else:
+        arrays = safetensors.flax.load_file(str(path))
+        # The file may hold the arrays in a narrower type to be small; the model is float32.
+        arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+    try:
+        return build(info.config, arrays), info
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def read_info(path: str | Path | None = None) -> CheckpointInfo:
+    """Reads what stands beside the arrays of a checkpoint, and nothing else."""
+    path = _existing(path)
+    values = _directory_metadata(path) if path.is_dir() else _file_metadata(path)
+    if values is None:
+        raise UserError(f"{path}: a checkpoint, but not one of an εar-VAE model")
+    version = values.get("format_version")
+    if version != FORMAT_VERSION:
+        raise UserError(f"{path}: checkpoint format {version}; this version reads format {FORMAT_VERSION}")
+    try:
+        config = ModelConfig.from_dict(values["config"])
+        return CheckpointInfo(config, values["fingerprint"], values["provenance"])
+    except KeyError as error:
+        raise UserError(f"{path}: damaged checkpoint metadata: {error} is missing") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _existing(path: str | Path | None) -> Path:
+    if path is None:
+        if not DEMO_MODEL.exists():
+            raise UserError(
+                "no checkpoint given, and this installation holds no demo model: pass --checkpoint"
+            )
+        return DEMO_MODEL
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such checkpoint")
+    if path.is_file() and path.suffix != ".safetensors":
+        raise UserError(
+            f"{path}: not a checkpoint of this project; run: earvae convert from-torch {path} DIR"
+        )
+    return path
+
+
+def _directory_metadata(path: Path) -> dict[str, Any] | None:
+    from orbax.checkpoint import v1 as ocp
+
+    # Orbax reports a damaged checkpoint by whichever error its parts raise; ValueError covers its own
+    # layout errors and broken JSON.
+    try:
+        return (ocp.metadata(path.absolute()).custom_metadata or {}).get(_KEY)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)})") from None
+
+
+def _file_metadata(path: Path) -> dict[str, Any] | None:
+    try:
+        with safetensors.safe_open(str(path), "numpy") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({_first_line(error)})") from None
+    if text is None:
+        raise UserError(
+            f"{path}: not a checkpoint of this project; run: earvae convert from-torch {path} DIR"
+        )
+    return json.loads(text)
+
+
+def _load_directory(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    from orbax.checkpoint import v1 as ocp
+
+    try:
+        # Orbax ignores some wrong targets without a word: compare before loading.
+        found = ocp.metadata(path.absolute()).metadata
+        problems = differences(expected, found)
+        if problems:
+            raise UserError(f"{path}: the weights do not fit the model config: {'; '.join(problems)}")
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        target = {
+            name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+            for name, array in expected.items()
+        }
+        return ocp.load(path.absolute(), target)
+    except UserError:
+        raise
+    except (ValueError, OSError, KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path}: damaged checkpoint ({_first_line(error)})") from None
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Renames, with a directory in the way moved aside first: a rename does not replace a full directory."""
+    if not path.is_dir():
+        temporary.replace(path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.rename(old)
+    temporary.replace(path)
+    shutil.rmtree(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,271 @@
+"""The configuration of a model, read from the JSON that is published with the PyTorch weights."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dacite
+
+from earvae_jax.errors import UserError
+
+# Options that the published code names but cannot run, with the reason. A false value asks for nothing.
+_UNREACHABLE = {
+    "causal": "its causal attention raises on the CPU in the published code",
+    "cross_attend": "nothing gives the transformer a context to attend to",
+    "cond_token_dim": "nothing gives the transformer a context to attend to",
+    "global_cond_dim": "nothing gives the transformer a global condition",
+    "natten_kernel_size": "neighbourhood attention is not reachable in the published code",
+}
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(f"model config: {message}")
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """The Oobleck encoder; block i maps widths[i] to widths[i+1] channels with strides[i]."""
+
+    in_channels: int = 2  # audio channels
+    channels: int = 128  # width of the first level
+    latent_dim: int = 32  # channels that come out: mean and scale together
+    c_mults: tuple[int, ...] = (1, 2, 4, 8)  # width of each level, in units of `channels`
+    strides: tuple[int, ...] = (2, 4, 8, 8)  # down-sampling factor of each block
+    use_snake: bool = False  # SnakeBeta instead of ELU
+    antialias_activation: bool = False  # the last activation runs at twice the rate
+    bias: bool = True  # convolutions have a bias
+
+    def __post_init__(self):
+        _check_levels("encoder", self)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels before the first block and after each."""
+        return tuple(mult * self.channels for mult in (1, *self.c_mults))
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """The Oobleck decoder; it runs the lists of the encoder backwards."""
+
+    out_channels: int = 2  # audio channels
+    channels: int = 128  # width of the last level
+    latent_dim: int = 32  # channels that come in
+    c_mults: tuple[int, ...] = (1, 2, 4, 8)  # width of each level, in units of `channels`
+    strides: tuple[int, ...] = (2, 4, 8, 8)  # up-sampling factor of each block, the last one first
+    use_nearest_upsample: bool = False  # repeat and convolve instead of a transposed convolution
+    use_snake: bool = False  # SnakeBeta instead of ELU
+    antialias_activation: bool = False  # blocks' own and the last activation run at twice the rate
+    final_tanh: bool = True  # squash the output to (−1, 1)
+    bias: bool = True  # convolutions but the last have a bias
+
+    def __post_init__(self):
+        _check_levels("decoder", self)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels after the last block and before each, the last block first."""
+        return tuple(mult * self.channels for mult in (1, *self.c_mults))
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionConfig:
+    """`attn_kwargs` of the published transformer."""
+
+    qk_norm: str | None = None  # "l2": unit queries and keys; "ln": a LayerNorm on each head
+
+    def __post_init__(self):
+        _check(self.qk_norm in (None, "l2", "ln"), f'qk_norm is {self.qk_norm!r}, not "l2", "ln" or null')
+
+
+@dataclasses.dataclass(frozen=True)
+class FeedForwardConfig:
+    """`ff_kwargs` of the published transformer."""
+
+    mult: int = 4  # inner width, in units of the latent width
+    no_bias: bool = False  # drops the bias of the output layer and of a plain input layer
+    glu: bool = True  # gated input layer
+    use_conv: bool = False  # convolutions over time in place of the output layer and a plain input layer
+    conv_kernel_size: int = 3  # width of those convolutions
+
+    def __post_init__(self):
+        _check(self.mult > 0, f"ff_kwargs: mult is {self.mult}, not positive")
+        _check(
+            not self.use_conv or self.conv_kernel_size % 2 == 1,
+            f"ff_kwargs: conv_kernel_size {self.conv_kernel_size} is even, which changes the length",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class NormConfig:
+    """`norm_kwargs` of the published transformer's LayerNorms."""
+
+    bias: bool = False  # beta is trained; otherwise it is a constant of the file
+    fix_scale: bool = False  # gamma is a constant of the file
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """The transformer in front of the decoder."""
+
+    depth: int  # number of blocks
+    dim_heads: int = 64  # width of a head
+    rotary_pos_emb: bool = True  # rotate queries and keys by position
+    use_sinusoidal_emb: bool = False  # add scaled sinusoids to the input
+    use_abs_pos_emb: bool = False  # add a learned embedding of the position to the input
+    abs_pos_emb_max_length: int = 10_000  # longest sequence that the learned embedding knows
+    conformer: bool = False  # a convolution module after each attention
+    remove_norms: bool = False  # no LayerNorm before attention and feed-forward
+    attn_kwargs: AttentionConfig = AttentionConfig()
+    ff_kwargs: FeedForwardConfig = FeedForwardConfig()
+    norm_kwargs: NormConfig = NormConfig()
+
+    def __post_init__(self):
+        _check(self.depth > 0, f"transformer depth is {self.depth}, not positive")
+        _check(self.dim_heads > 0, f"dim_heads is {self.dim_heads}, not positive")
+        _check(
+            not (self.use_sinusoidal_emb and self.use_abs_pos_emb),
+            "use_sinusoidal_emb and use_abs_pos_emb exclude each other",
+        )
+        _check(
+            not self.rotary_pos_emb or self.dim_heads >= self.rotary_dims,
+            f"rotary_pos_emb turns {self.rotary_dims} dimensions of each head, dim_heads is {self.dim_heads}",
+        )
+
+    @property
+    def rotary_dims(self) -> int:
+        """Leading dimensions of each head that the rotary embedding turns."""
+        return max(self.dim_heads // 2, 32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A whole model. `sample_rate` is this project's addition: the published files do not say it."""
+
+    encoder: EncoderConfig
+    decoder: DecoderConfig
+    latent_dim: int  # width of a latent
+    downsampling_ratio: int  # samples per latent
+    io_channels: int = 2  # audio channels
+    transformer: TransformerConfig | None = None
+    sample_rate: int | None = None  # Hz
+
+    def __post_init__(self):
+        encoder, decoder = self.encoder, self.decoder
+        for name, half in (("encoder", encoder), ("decoder", decoder)):
+            ratio = math.prod(half.strides)
+            _check(
+                ratio == self.downsampling_ratio,
+                f"downsampling_ratio is {self.downsampling_ratio}, the {name}'s strides multiply to {ratio}",
+            )
+        _check(
+            encoder.latent_dim == 2 * self.latent_dim,
+            f"encoder latent_dim is {encoder.latent_dim}, not mean and scale of latent_dim {self.latent_dim}",
+        )
+        _check(
+            decoder.latent_dim == self.latent_dim,
+            f"decoder latent_dim is {decoder.latent_dim}, latent_dim is {self.latent_dim}",
+        )
+        _check(
+            encoder.in_channels == decoder.out_channels == self.io_channels,
+            f"io_channels is {self.io_channels}, in_channels {encoder.in_channels}, "
+            f"out_channels {decoder.out_channels}",
+        )
+        if self.transformer is not None:
+            _check(
+                self.latent_dim % self.transformer.dim_heads == 0,
+                f"latent_dim {self.latent_dim} is not a multiple of dim_heads {self.transformer.dim_heads}",
+            )
+        _check(
+            self.sample_rate is None or self.sample_rate > 0,
+            f"sample_rate is {self.sample_rate}, not a positive number of Hz",
+        )
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> "ModelConfig":
+        """Reads a published or own config file; a `UserError` names the file and the offending key."""
+        path = Path(path)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such config file") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise UserError(f"{path}: not a readable JSON file ({error})") from None
+        try:
+            return cls.from_dict(values)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """Builds a config from the published nesting; unknown keys and unreachable options are refused."""
+        _check(isinstance(values, Mapping), "the file holds no JSON object")
+        values = dict(values)
+        for half in ("encoder", "decoder"):
+            _check(isinstance(values.get(half), Mapping), f"{half} is missing")
+            values[half] = _unwrapped(half, values[half])
+        transformer = values.get("transformer")
+        if transformer is not None:
+            _check(isinstance(transformer, Mapping), "transformer is not an object")
+            options = _unwrapped("transformer", transformer, beside=("depth",))
+            for name, reason in _UNREACHABLE.items():
+                holders = (options, options.get("attn_kwargs") or {})
+                _check(
+                    not any(holder.get(name) for holder in holders),
+                    f"transformer: {name} is refused: {reason}",
+                )
+            values["transformer"] = {
+                key: _without(value, _UNREACHABLE) if key == "attn_kwargs" else value
+                for key, value in _without(options, _UNREACHABLE).items()
+            }
+        try:
+            return dacite.from_dict(cls, _as_tuples(values), dacite.Config(strict=True))
+        except dacite.UnexpectedDataError as error:
+            raise UserError(f"model config: unknown key {', '.join(sorted(error.keys))}") from None
+        except dacite.DaciteFieldError as error:
+            raise UserError(f"model config: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The published nesting, every option spelled out; `from_dict` reads it back."""
+        values = dataclasses.asdict(self)
+        values["encoder"] = {"config": values["encoder"]}
+        values["decoder"] = {"config": values["decoder"]}
+        if values["transformer"] is not None:
+            options = values["transformer"]
+            values["transformer"] = {"depth": options.pop("depth"), "config": options}
+        return json.loads(json.dumps(values))  # tuples become lists, as they come back from a file
+
+
+def _check_levels(name: str, half: EncoderConfig | DecoderConfig) -> None:
+    _check(
+        len(half.c_mults) == len(half.strides) > 0,
+        f"{name}: c_mults has {len(half.c_mults)} entries, strides {len(half.strides)}",
+    )
+    _check(all(stride > 1 for stride in half.strides), f"{name}: strides {half.strides} must all be above 1")
+    positive = (half.channels, half.latent_dim, *half.c_mults)
+    _check(all(size > 0 for size in positive), f"{name}: channels, latent_dim and c_mults must be positive")
+
+
+def _unwrapped(name: str, values: Mapping[str, Any], beside: tuple[str, ...] = ()) -> dict[str, Any]:
+    """{"config": {…}, beside…} as one flat object."""
+    options = values.get("config", {})
+    _check(isinstance(options, Mapping), f"{name}: config is not an object")
+    unknown = set(values) - {"config", *beside}
+    _check(not unknown, f"unknown key {', '.join(sorted(unknown))} in {name}")
+    return {**options, **{key: values[key] for key in beside if key in values}}
+
+
+def _without(values: Any, names: Mapping[str, str]) -> Any:
+    if not isinstance(values, Mapping):
+        return values
+    return {key: value for key, value in values.items() if key not in names}
+
+
+def _as_tuples(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {key: _as_tuples(value) for key, value in values.items()}
+    return tuple(values) if isinstance(values, list) else values

@@ -1,0 +1,24 @@
+"""Errors meant for the person who runs the program, and optional dependencies."""
+
+import importlib
+from types import ModuleType
+
+
+class UserError(ValueError):
+    """Something the user can put right: one line saying which file, what is wrong and what to do.
+
+    The command line prints the message without a traceback.
+    """
+
+
+def require(module: str, *, extra: str) -> ModuleType:
+    """Imports an optional dependency, or raises a `UserError` that names the extra to install."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        package = module.split(".")[0]
+        raise UserError(
+            f"this needs {package}, which is not installed; run: pip install 'earvae-jax[{extra}]'"
+        ) from None

@@ -1,0 +1,272 @@
+"""The layers that the Oobleck encoder and decoder are made of.
+
+Arrays are [B, T, C]. A window of a longer file carries an `Extent`: the positions of it that exist in the
+file. Every convolution then sees zeros elsewhere, exactly where a run of the whole file pads with zeros.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from earvae_jax.lengths import downsampled_length, resampling_padding, upsampled_length
+
+
+class Buffer(nnx.Variable):
+    """A constant that stands in the weight file and is applied, but not trained."""
+
+
+class Extent(NamedTuple):
+    """The positions start ≤ t < stop of each window that exist in its file."""
+
+    start: Int[Array, "B"]
+    stop: Int[Array, "B"]
+
+    def keep(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """Zeros outside; whatever stood there, NaN included, is gone."""
+        position = lax.broadcasted_iota(jnp.int32, (1, x.shape[1], 1), 1)
+        inside = (position >= self.start[:, None, None]) & (position < self.stop[:, None, None])
+        return jnp.where(inside, x, jnp.zeros((), x.dtype))
+
+    def downsampled(self, stride: int) -> "Extent":
+        """After a strided convolution. A window starts at a multiple of all strides, so its start divides."""
+        return Extent(self.start // stride, downsampled_length(self.stop, stride))
+
+    def upsampled(self, stride: int, *, nearest: bool) -> "Extent":
+        """After up-sampling; nearest-neighbour repetition keeps odd strides whole."""
+        stop = self.stop * stride if nearest else upsampled_length(self.stop, stride)
+        return Extent(self.start * stride, stop)
+
+
+def weight_norm(
+    gain: Float[Array, "G"], direction: Float[Array, "K I O"], *, axis: int
+) -> Float[Array, "K I O"]:
+    """gain · direction / ‖direction‖₂, the norm over all axes but `axis`."""
+    others = tuple(i for i in range(direction.ndim) if i != axis)
+    norm = jnp.sqrt(jnp.sum(jnp.square(direction), axis=others, keepdims=True))
+    return direction * (jnp.expand_dims(gain, others) / norm)
+
+
+def conv1d(
+    x: Float[Array, "B T I"],
+    kernel: Float[Array, "K I O"],
+    bias: Float[Array, "O"] | None = None,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    padding: int | tuple[int, int] = 0,
+) -> Float[Array, "B T2 O"]:
+    """Cross-correlation over time with zero padding, as `torch.nn.functional.conv1d`."""
+    sides = (padding, padding) if isinstance(padding, int) else padding
+    y = lax.conv_general_dilated(
+        x,
+        kernel.astype(x.dtype),
+        window_strides=(stride,),
+        padding=(sides,),
+        rhs_dilation=(dilation,),
+        dimension_numbers=("NWC", "WIO", "NWC"),
+    )
+    return y if bias is None else y + bias.astype(x.dtype)
+
+
+def conv_transpose1d(
+    x: Float[Array, "B T I"],
+    kernel: Float[Array, "K I O"],
+    bias: Float[Array, "O"] | None = None,
+    *,
+    stride: int,
+    padding: int,
+) -> Float[Array, "B T2 O"]:
+    """As `torch.nn.functional.conv_transpose1d`: T2 = (T − 1)·stride − 2·padding + K.
+
+    Polyphase: output t takes only every stride-th tap, so ⌈K/stride⌉ input steps give `stride` outputs by one
+    stride-1 convolution to stride·O channels and a reshape. XLA runs that several times faster than a
+    convolution over an input with zeros put between its steps.
+    """
+    width, inputs, outputs = kernel.shape
+    batch, length, _ = x.shape
+    taps = -(-width // stride)
+    # kernel[j·stride + phase] multiplies the input j steps back: time runs backwards over the taps.
+    phases = jnp.pad(kernel, ((0, taps * stride - width), (0, 0), (0, 0)))
+    phases = phases.reshape(taps, stride, inputs, outputs)[::-1].transpose(0, 2, 1, 3)
+    phases = phases.reshape(taps, inputs, stride * outputs)
+    # Padded beforehand: XLA computes the weight gradient of a convolution whose output is longer than
+    # its input a hundred times slower on a CPU.
+    x = jnp.pad(x, ((0, 0), (taps - 1, taps - 1), (0, 0)))
+    y = conv1d(x, phases).reshape(batch, (length + taps - 1) * stride, outputs)
+    y = lax.slice_in_dim(y, padding, padding + (length - 1) * stride - 2 * padding + width, axis=1)
+    return y if bias is None else y + bias.astype(x.dtype)
+
+
+# sin²(r) = r²·P(r²) on |r| ≤ π/2 (P by Chebyshev interpolation in float64), and π in three parts of which the
+# first two have few enough bits for n·part to be exact in float32 up to n ≈ 2¹³.
+_SIN_SQUARED = np.polynomial.chebyshev.Chebyshev.interpolate(
+    lambda u: np.square(np.sinc(np.sqrt(u) / np.pi)), 6, domain=[0.0, (np.pi / 2) ** 2]
+).convert(kind=np.polynomial.Polynomial)
+_PI_PARTS = (3.140625, 9.67502593994140625e-4, 1.509957990978376432e-7)
+
+
+def sin_squared(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """sin²(x) in float32, within 3e-7 for |x| ≤ 10⁴, value and derivative by one polynomial.
+
+    The function has period π: the multiple of π nearest to x is taken off (Cody-Waite), the rest lies in
+    [−π/2, π/2]. On a CPU this costs a quarter of XLA's sine.
+    """
+    if x.dtype == jnp.float64:
+        return jnp.square(jnp.sin(x))
+    x = x.astype(jnp.float32)
+    turns = jnp.round(x * np.float32(1 / np.pi))
+    for part in _PI_PARTS:
+        x = x - turns * np.float32(part)
+    square = x * x
+    total = jnp.full_like(square, np.float32(_SIN_SQUARED.coef[-1]))
+    for coefficient in _SIN_SQUARED.coef[-2::-1]:
+        total = total * square + np.float32(coefficient)
+    return square * total
+
+
+def snake(
+    x: Float[Array, "B T C"], frequency: Float[Array, "C"], amplitude: Float[Array, "C"]
+) -> Float[Array, "B T C"]:
+    """x + amplitude · sin²(frequency · x) (arXiv 2006.08195), computed in float32."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    y = x.astype(wide)
+    return (y + amplitude.astype(wide) * sin_squared(y * frequency.astype(wide))).astype(x.dtype)
+
+
+class SnakeBeta(nnx.Module):
+    """x + sin²(x·eᵅ) / (eᵝ + 1e-9), with α and β per channel."""
+
+    def __init__(self, channels: int):
+        self.alpha = nnx.Param(jnp.zeros(channels, jnp.float32))
+        self.beta = nnx.Param(jnp.zeros(channels, jnp.float32))
+
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        return snake(x, jnp.exp(self.alpha[...]), 1 / (jnp.exp(self.beta[...]) + 1e-9))
+
+
+class Elu(nnx.Module):
+    """The activation of models without snake."""
+
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        return jax.nn.elu(x)
+
+
+class Tanh(nnx.Module):
+    """The decoder's final squashing."""
+
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        return jnp.tanh(x)
+
+
+class Identity(nnx.Module):
+    """Stands where the published layer list has a layer that does nothing."""
+
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        return x
+
+
+def activation(channels: int, *, use_snake: bool) -> nnx.Module:
+    """SnakeBeta, or ELU."""
+    return SnakeBeta(channels) if use_snake else Elu()
+
+
+def uniform_param(shape: tuple[int, ...], bound: float, rngs: nnx.Rngs) -> nnx.Param:
+    """A trained array, uniform in ±bound at first: torch's initialisation with bound = 1/√fan-in."""
+    return nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound))
+
+
+class Conv(nnx.Module):
+    """A convolution over time with weight norm, as `torch.nn.utils.weight_norm(Conv1d)`.
+
+    Length: ⌊(T + 2·padding − dilation·(width − 1) − 1)/stride⌋ + 1. Initialised as torch does.
+    """
+
+    _gain_axis = 2  # one gain for each output channel
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        width: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        padding: int | tuple[int, int] = 0,
+        bias: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        self.stride, self.dilation, self.padding = stride, dilation, padding
+        # torch takes axis 1 of the weight for the fan-in, the outputs where the convolution is transposed.
+        fan_in = width * (inputs if self._gain_axis == 2 else outputs)
+        bound = fan_in**-0.5
+        others = tuple(axis for axis in range(3) if axis != self._gain_axis)
+        self.direction = uniform_param((width, inputs, outputs), bound, rngs)
+        self.gain = nnx.Param(jnp.sqrt(jnp.sum(jnp.square(self.direction[...]), axis=others)))
+        self.bias = uniform_param((outputs,), bound, rngs) if bias else None
+
+    @property
+    def kernel(self) -> Float[Array, "K I O"]:
+        """The weight that the gain and the direction make."""
+        return weight_norm(self.gain[...], self.direction[...], axis=self._gain_axis)
+
+    def __call__(self, x: Float[Array, "B T I"], extent: Extent | None = None) -> Float[Array, "B T2 O"]:
+        if extent is not None and self.direction.shape[0] > 1:
+            x = extent.keep(x)
+        return self._convolve(x)
+
+    def _convolve(self, x: Float[Array, "B T I"]) -> Float[Array, "B T2 O"]:
+        return conv1d(
+            x,
+            self.kernel,
+            _value(self.bias),
+            stride=self.stride,
+            dilation=self.dilation,
+            padding=self.padding,
+        )
+
+
+class ConvTranspose(Conv):
+    """A transposed convolution over time with weight norm: one gain for each input channel.
+
+    Length: (T − 1)·stride − 2·padding + width.
+    """
+
+    _gain_axis = 1
+
+    def _convolve(self, x: Float[Array, "B T I"]) -> Float[Array, "B T2 O"]:
+        return conv_transpose1d(x, self.kernel, _value(self.bias), stride=self.stride, padding=self.padding)
+
+
+class NearestUpsample(nnx.Module):
+    """Repeats every step `stride` times, then convolves with width 2·stride. Length: T·stride."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, bias: bool, rngs: nnx.Rngs):
+        self.stride = stride
+        width = 2 * stride
+        sides = ((width - 1) // 2, width - 1 - (width - 1) // 2)  # torch's padding="same"
+        self.conv = Conv(inputs, outputs, width, padding=sides, bias=bias, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B T I"], extent: Extent | None = None) -> Float[Array, "B T2 O"]:
+        upsampled = None if extent is None else extent.upsampled(self.stride, nearest=True)
+        return self.conv(jnp.repeat(x, self.stride, axis=1), upsampled)
+
+
+def downsampling_conv(inputs: int, outputs: int, stride: int, *, bias: bool, rngs: nnx.Rngs) -> Conv:
+    """The convolution that ends an encoder block."""
+    padding = resampling_padding(stride)
+    return Conv(inputs, outputs, 2 * stride, stride=stride, padding=padding, bias=bias, rngs=rngs)
+
+
+def upsampling_conv(inputs: int, outputs: int, stride: int, *, bias: bool, rngs: nnx.Rngs) -> ConvTranspose:
+    """The transposed convolution that begins a decoder block."""
+    padding = resampling_padding(stride)
+    return ConvTranspose(inputs, outputs, 2 * stride, stride=stride, padding=padding, bias=bias, rngs=rngs)
+
+
+def _value(variable: nnx.Variable | None) -> Array | None:
+    return None if variable is None else variable[...]

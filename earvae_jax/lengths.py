@@ -1,0 +1,39 @@
+"""How the Oobleck convolutions change the number of time steps.
+
+The formulas hold for Python integers and for traced arrays alike.
+"""
+
+import math
+from collections.abc import Sequence
+
+
+def resampling_padding(stride: int) -> int:
+    """Padding on each side of a strided convolution of width 2·stride: ⌈stride/2⌉."""
+    return math.ceil(stride / 2)
+
+
+def downsampled_length(length, stride: int):
+    """Steps after one strided convolution: ⌊(T + 2⌈s/2⌉ − 2s)/s⌋ + 1, which is ⌊T/s⌋ for even strides."""
+    return (length + 2 * resampling_padding(stride) - 2 * stride) // stride + 1
+
+
+def upsampled_length(length, stride: int):
+    """Steps after one transposed convolution: (L−1)s − 2⌈s/2⌉ + 2s, which is L·s for even strides."""
+    return (length - 1) * stride - 2 * resampling_padding(stride) + 2 * stride
+
+
+def latents_of(samples, strides: Sequence[int]):
+    """Latents that the encoder makes of so many samples."""
+    for stride in strides:
+        samples = downsampled_length(samples, stride)
+    return samples
+
+
+def samples_of(latents, strides: Sequence[int], *, nearest: bool = False):
+    """Samples that the decoder makes of so many latents; `strides` in the order of the config.
+
+    Nearest-neighbour up-sampling keeps L·s for odd strides too.
+    """
+    for stride in reversed(strides):
+        latents = latents * stride if nearest else upsampled_length(latents, stride)
+    return latents

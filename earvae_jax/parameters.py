@@ -1,0 +1,88 @@
+"""A model as a flat dictionary of named arrays, and back, strictly.
+
+A name is the path of the array in the module tree, such as `encoder.layers.1.layers.0.layers.1.gain`.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from flax import nnx
+
+from earvae_jax.config import ModelConfig
+from earvae_jax.errors import UserError
+from earvae_jax.vae import EarVAE
+
+
+def named_arrays(model: nnx.Module) -> dict[str, jax.Array]:
+    """Every trained array and constant of the model, by name; a shared array stands once."""
+    return {name: variable[...] for name, variable in _variables(model).items()}
+
+
+def expected_arrays(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """Names, shapes and dtypes that a model of this config has; nothing is computed."""
+    return {
+        name: jax.ShapeDtypeStruct(variable.shape, variable.dtype)
+        for name, variable in _variables(_abstract(config)).items()
+    }
+
+
+def build(config: ModelConfig, arrays: Mapping[str, jax.Array | np.ndarray]) -> EarVAE:
+    """A model holding exactly these arrays.
+
+    Raises:
+      UserError: naming every missing, extra and mis-shaped array at once.
+    """
+    model = _abstract(config)
+    variables = _variables(model)
+    problems = differences(variables, arrays)
+    if problems:
+        raise UserError("the weights do not fit the model config: " + "; ".join(problems))
+    for name, variable in variables.items():
+        variable.set_value(jax.numpy.asarray(arrays[name]))
+    return model
+
+
+def differences(expected: Mapping, found: Mapping) -> list[str]:
+    """A line for each missing, unexpected, mis-shaped or mistyped array in `found`."""
+    missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
+    problems = [f"missing {name} {_describe(expected[name])}" for name in sorted(missing)]
+    problems += [f"unexpected {name} {_describe(found[name])}" for name in sorted(extra)]
+    for name in sorted(expected.keys() & found.keys()):
+        want, have = _describe(expected[name]), _describe(found[name])
+        if want != have:
+            problems.append(f"{name} is {have}, not {want}")
+    return problems
+
+
+def fingerprint(arrays: Mapping[str, jax.Array | np.ndarray]) -> str:
+    """SHA-256 over names, shapes, dtypes and values: equal for equal models, wherever they are stored."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {_describe(array)}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def non_finite(arrays: Mapping[str, jax.Array | np.ndarray]) -> dict[str, int]:
+    """How many NaN or infinite values each array holds, where it holds any."""
+    counts = {name: int(np.sum(~np.isfinite(np.asarray(array)))) for name, array in arrays.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _abstract(config: ModelConfig) -> EarVAE:
+    return nnx.eval_shape(lambda: EarVAE(config, rngs=nnx.Rngs(0)))
+
+
+def _variables(model: nnx.Module) -> dict[str, nnx.Variable]:
+    return {
+        ".".join(map(str, path)): variable
+        for path, variable in nnx.iter_graph(model)
+        if isinstance(variable, nnx.Variable)
+    }
+
+
+def _describe(array) -> str:
+    return f"{np.dtype(array.dtype).name}{list(array.shape)}"

@@ -1,0 +1,61 @@
+"""The εar-VAE model."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from earvae_jax.bottleneck import Posterior
+from earvae_jax.config import ModelConfig
+from earvae_jax.errors import UserError
+from earvae_jax.oobleck import Decoder, Encoder
+from earvae_jax.transformer import Transformer
+
+
+class EarVAE(nnx.Module):
+    """The autoencoder of arXiv 2509.14912: encoder, bottleneck, transformer and decoder.
+
+    `encode` and `decode` are the published whole-file computation; `earvae_jax.infer.Codec` gives the same
+    answer for files of any length.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.encoder = Encoder(config.encoder, rngs=rngs)
+        if config.transformer is None:
+            self.transformers = None
+        else:
+            self.transformers = Transformer(config.latent_dim, config.transformer, rngs=rngs)
+        self.decoder = Decoder(config.decoder, rngs=rngs)
+
+    def encode(self, audio: Float[Array, "B T C"]) -> Posterior:
+        """Audio at the model's rate to latents [B, N, D], N = ⌊T / downsampling_ratio⌋ for even strides.
+
+        What does not fill a latent at the end is lost, as in the published code.
+        """
+        audio = jnp.asarray(audio)
+        channels = self.config.io_channels
+        if audio.ndim != 3 or audio.shape[-1] != channels:
+            raise UserError(f"audio has shape {audio.shape}; expected [batch, samples, {channels}]")
+        if audio.shape[1] < self.config.downsampling_ratio:
+            raise UserError(
+                f"audio has {audio.shape[1]} samples, fewer than the {self.config.downsampling_ratio} of one "
+                "latent: pad it with zeros"
+            )
+        return Posterior.from_encoder(self.encoder(audio))
+
+    def decode(self, latents: Float[Array, "B N D"]) -> Float[Array, "B T C"]:
+        """Latents to audio; T = N · downsampling_ratio for even strides."""
+        latents = jnp.asarray(latents)
+        dim = self.config.latent_dim
+        if latents.ndim != 3 or latents.shape[-1] != dim or latents.shape[1] < 1:
+            raise UserError(f"latents have shape {latents.shape}; expected [batch, latents, {dim}]")
+        if self.transformers is not None:
+            latents = self.transformers(latents)
+        return self.decoder(latents)
+
+    def __call__(
+        self, audio: Float[Array, "B T C"], *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, "B T2 C"], Float[Array, ""]]:
+        """The training forward pass: a reconstruction from sampled latents, and the KL divergence."""
+        posterior = self.encode(audio)
+        return self.decode(posterior.sample(key)), posterior.kl()

@@ -1,0 +1,1 @@
+"""Encoding, decoding and evaluating music files with εar-VAE."""

@@ -1,0 +1,1 @@
+"""Training εar-VAE with phase-aware losses."""
