@@ -1,10 +1,7 @@
 """Model checkpoints: an Orbax directory, or one safetensors file, with the config and where it came from."""
 
-import contextlib
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.flax
 
+from earvae_jax.atomic import replacing
 from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError
 from earvae_jax.parameters import build, differences, expected_arrays, fingerprint, named_arrays
@@ -62,21 +60,17 @@ def save(
         raise UserError(f"{path}: exists already; choose another name or pass --overwrite")
     arrays = named_arrays(model)
     info = CheckpointInfo(model.config, fingerprint(arrays), dict(provenance or {}))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".safetensors":
-            metadata = {_KEY: json.dumps(info.to_dict())}
-            safetensors.flax.save_file(arrays, str(temporary), metadata=metadata)
-        else:
-            from orbax.checkpoint import v1 as ocp
+        with replacing(path) as temporary:
+            if path.suffix == ".safetensors":
+                metadata = {_KEY: json.dumps(info.to_dict())}
+                safetensors.flax.save_file(arrays, str(temporary), metadata=metadata)
+            else:
+                from orbax.checkpoint import v1 as ocp
 
-            ocp.save(temporary.absolute(), arrays, custom_metadata={_KEY: info.to_dict()})
-        _replace(temporary, path)
+                ocp.save(temporary.absolute(), arrays, custom_metadata={_KEY: info.to_dict()})
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        _remove(temporary)
     return info
 
 
@@ -185,25 +179,6 @@ def _load_directory(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct]) ->
         raise
     except (ValueError, OSError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path}: damaged checkpoint ({_first_line(error)})") from None
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    """Renames, with a directory in the way moved aside first: a rename does not replace a full directory."""
-    if not path.is_dir():
-        temporary.replace(path)
-        return
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    path.rename(old)
-    temporary.replace(path)
-    shutil.rmtree(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
 
 
 def _first_line(error: Exception) -> str:
