@@ -1,0 +1,59 @@
+"""`earvae convert`: weights from PyTorch, and back."""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the two directions."""
+    directions = parser.add_subparsers(dest="direction", required=True, metavar="DIRECTION")
+    into = directions.add_parser("from-torch", help="PyTorch or safetensors weights to a checkpoint")
+    into.add_argument(
+        "weights", metavar="WEIGHTS", help=".pyt, .pt, .ckpt, .safetensors or hf://OWNER/REPO/PATH"
+    )
+    into.add_argument("output", metavar="OUT_DIR", help="checkpoint to write")
+    add_weights_arguments(into)
+    back = directions.add_parser("to-torch", help="a checkpoint to a bare PyTorch state dict")
+    back.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint to read")
+    back.add_argument("output", metavar="OUT.pyt", help="file to write")
+    for direction in (into, back):
+        direction.add_argument("--overwrite", action="store_true", help="replace what stands at the output")
+
+
+def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what tells the config of a weights file."""
+    parser.add_argument("--config", metavar="JSON", help="model config; by default the tensors tell it")
+    parser.add_argument(
+        "--sample-rate", type=int, metavar="HZ", help="of a model that is not a published one"
+    )
+    parser.add_argument(
+        "--dim-heads", type=int, metavar="WIDTH", help="width of an attention head, where several fit"
+    )
+    parser.add_argument(
+        "--final-tanh",
+        action=argparse.BooleanOptionalAction,
+        help="whether the decoder ends in tanh; the tensors do not tell",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Converts; returns the exit status."""
+    from absl import logging
+
+    if arguments.direction == "to-torch":
+        from .to_torch import export
+
+        export(arguments.checkpoint, arguments.output, overwrite=arguments.overwrite)
+    else:
+        from .config_from_tensors import Stated
+        from .from_torch import convert
+
+        stated = Stated(arguments.sample_rate, arguments.dim_heads, arguments.final_tanh)
+        convert(
+            arguments.weights,
+            arguments.output,
+            config=arguments.config,
+            stated=stated,
+            overwrite=arguments.overwrite,
+        )
+    logging.info("wrote %s", arguments.output)
+    return 0

@@ -1,0 +1,170 @@
+"""The config of a state dict: from its tensors, from a config file, or from the published model it is.
+
+The sample rate, the decoder's final tanh and, for some shapes, the width of a head leave no trace in the
+tensors. They come from a config file, from a flag, or from the published model of the same shapes.
+`qk_norm: "l2"` leaves none either: it is taken as absent unless a config file asks for it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from earvae_jax.config import ModelConfig
+from earvae_jax.errors import UserError
+from earvae_jax.parameters import differences
+
+from .keys import torch_tensors
+from .published import PUBLISHED
+from .traces import traces
+
+_QK_NORM = "transformer.attn_kwargs.qk_norm"
+_FLAGS = {
+    "sample_rate": "the sample rate (--sample-rate HZ)",
+    "transformer.dim_heads": "the width of a head (--dim-heads WIDTH)",
+    "decoder.final_tanh": "whether the decoder ends in tanh (--final-tanh or --no-final-tanh)",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stated:
+    """What the caller says about options without a trace, above files and recognition; None: nothing."""
+
+    sample_rate: int | None = None  # Hz
+    dim_heads: int | None = None
+    final_tanh: bool | None = None
+    rate_needed: bool = True  # a model whose sample rate stays unknown is refused
+
+    def options(self) -> dict[str, Any]:
+        """As dotted options."""
+        values = (self.sample_rate, self.dim_heads, self.final_tanh)
+        return {option: value for option, value in zip(_FLAGS, values, strict=True) if value is not None}
+
+
+NOTHING_STATED = Stated()
+
+
+def from_tensors(state: Mapping[str, np.ndarray], stated: Stated = NOTHING_STATED) -> ModelConfig:
+    """The config of a bare published state dict for which there is no config file.
+
+    Raises:
+      UserError: the tensors are not those of a model, or leave open what no flag states.
+    """
+    traced = traces(state)
+    options = {**_of_published_shape(traced), **traced, **stated.options()}
+    return _config(options, stated, transformer="transformer.depth" in traced)
+
+
+def from_file(
+    given: ModelConfig, state: Mapping[str, np.ndarray], stated: Stated = NOTHING_STATED
+) -> ModelConfig:
+    """A config file's config, checked against the tensors, which decide whether there is a transformer.
+
+    Raises:
+      UserError: naming every option in which the file contradicts the tensors, or what no flag states.
+    """
+    options = _flat(given)
+    present = any(key.startswith("transformers.") for key in state)
+    if present and given.transformer is None:
+        logging.warning("the config has no transformer, the weights do: the weights decide")
+        traced = traces(state)
+        told = {**_of_published_shape(traced), **traced}
+        options.update({option: value for option, value in told.items() if option.startswith("transformer.")})
+    elif not present and given.transformer is not None:
+        logging.warning("the config has a transformer, the weights have none: the weights decide")
+        options = {
+            option: value for option, value in options.items() if not option.startswith("transformer.")
+        }
+    if given.sample_rate is None:
+        del options["sample_rate"]
+    options |= stated.options()
+    if "sample_rate" not in options:
+        options |= _published_rate(state)
+    config = _config(options, stated, transformer=present)
+    _refuse_contradiction(config, state)
+    return config
+
+
+def _refuse_contradiction(config: ModelConfig, state: Mapping[str, np.ndarray]) -> None:
+    """Raises where another config fits the tensors better; plain damage is the strict loader's to report."""
+    problems = differences(torch_tensors(config), state)
+    if not problems:
+        return
+    try:
+        traced = traces(state)
+        options = _flat(config)
+        if options.get(_QK_NORM) == "l2" and traced.get(_QK_NORM, ...) is None:
+            del traced[_QK_NORM]
+        fitting = _config({**options, **traced}, NOTHING_STATED, transformer=config.transformer is not None)
+    except UserError:
+        return  # the tensors are no whole model
+    contradictions = [
+        f"{option} is {options.get(option)} in the config, {value} in the tensors"
+        for option, value in traced.items()
+        if options.get(option) != value
+    ]
+    if contradictions and len(differences(torch_tensors(fitting), state)) < len(problems):
+        raise UserError("the config contradicts the weights: " + "; ".join(contradictions))
+
+
+def _published_rate(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The sample rate, where the tensors have the shapes of a published model."""
+    try:
+        told = _of_published_shape(traces(state))
+    except UserError:
+        return {}  # the tensors are no whole model
+    return {option: value for option, value in told.items() if option == "sample_rate"}
+
+
+def _of_published_shape(traced: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without a trace, of the published model that has all the options that left one."""
+    for published in PUBLISHED:
+        options = _flat(published.config)
+        same_parts = ("transformer.depth" in traced) == ("transformer.depth" in options)
+        if same_parts and all(options[option] == value for option, value in traced.items()):
+            logging.info("the weights have the shapes of %s", published.name)
+            return {option: options[option] for option in _FLAGS if option in options}
+    return {}
+
+
+def _config(options: Mapping[str, Any], stated: Stated, *, transformer: bool) -> ModelConfig:
+    """Builds the config from dotted options, once nothing is open."""
+    wanted = [option for option in _FLAGS if transformer or not option.startswith("transformer.")]
+    if not stated.rate_needed:
+        wanted.remove("sample_rate")
+    open_ = [_FLAGS[option] for option in wanted if option not in options]
+    if open_:
+        raise UserError(f"nothing tells {', nor '.join(open_)}: state it, or pass a --config JSON that does")
+    values: dict[str, Any] = {}
+    for option, value in options.items():
+        *parts, last = option.split(".")
+        if parts == ["transformer"] and not transformer:
+            continue  # a flag about a transformer that is not there
+        place = values
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[last] = value
+    for part in {"encoder", "decoder", "transformer"} & values.keys():
+        depth = {"depth": values[part].pop("depth")} if part == "transformer" else {}
+        values[part] = {**depth, "config": values[part]}
+    return ModelConfig.from_dict(values)
+
+
+def _flat(config: ModelConfig) -> dict[str, Any]:
+    """Every option of a config, dotted; none under `transformer.` where there is no transformer."""
+    flat = {}
+
+    def add(prefix: str, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                add(f"{prefix}{name}.", value)
+            else:
+                flat[prefix + name] = value
+
+    values = dataclasses.asdict(config)
+    if config.transformer is None:
+        del values["transformer"]
+    add("", values)
+    return flat

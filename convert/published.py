@@ -1,0 +1,31 @@
+"""The published checkpoints."""
+
+import dataclasses
+from importlib import resources
+
+from earvae_jax.config import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """One file of the Hugging Face model repository `earlab/EAR_VAE`; its config ships with this package."""
+
+    name: str
+    sha256: str
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model, its sample rate included."""
+        with resources.as_file(resources.files("earvae_jax.configs") / f"{self.name}.json") as path:
+            return ModelConfig.from_json(path)
+
+
+PUBLISHED = (
+    Published("ear_vae_44k", "0362dc7e96566869747dbe079b0a6d71c090b0a3a5d5077779e7be17c096d9d5"),
+    Published("ear_vae_v2_48k", "cc53f3f043aaae01307ffe1439b3a1c9d9e019652e6c13e089cd18d6037c2d3f"),
+)
+
+
+def by_sha256(digest: str) -> Published | None:
+    """The published file with this SHA-256."""
+    return next((published for published in PUBLISHED if published.sha256 == digest), None)

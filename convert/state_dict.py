@@ -1,0 +1,168 @@
+"""Reading a PyTorch or safetensors file into a plain, bare state dict of numpy arrays.
+
+Nothing in a file is ever executed: pickles are read with `weights_only=True`, and there is no way around it.
+"""
+
+import dataclasses
+import hashlib
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors
+from absl import logging
+
+from earvae_jax.errors import UserError, require
+
+_NOT_ALLOWED = re.compile(r"GLOBAL (\S+)")
+_ANCHOR = "encoder.layers.0."  # in every model, with or without weight norm
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsFile:
+    """The weights of one file."""
+
+    path: Path
+    sha256: str  # of the file
+    prefix: str  # what stood in front of the keys, such as "gen_ema.ema_model."; empty for a bare file
+    tensors: dict[
+        str, np.ndarray
+    ]  # published key to array in PyTorch's layout; weight norm as gain and direction
+
+
+def read(path: str | Path) -> WeightsFile:
+    """Reads .pyt, .pt, .ckpt (whatever `torch.save` wrote) or .safetensors.
+
+    Wrapped state dicts are unwrapped, an exponential moving average preferred. Weight norm in its newer form
+    is renamed; where it is folded into one weight, the weight becomes the direction and its norm the gain
+    (their product is the weight to rounding of float32). Floating-point tensors become float32.
+
+    Raises:
+      UserError: the file is missing, damaged, would run code, or holds no εar-VAE weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        reason = "a folder, not a weights file" if path.is_dir() else "no such weights file"
+        raise UserError(f"{path}: {reason}")
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    prefix = _prefix(path, tensors)
+    if prefix:
+        logging.info("%s: taking the weights under %r", path, prefix)
+        tensors = {
+            key.removeprefix(prefix): array for key, array in tensors.items() if key.startswith(prefix)
+        }
+    return WeightsFile(path, digest, prefix, _as_gain_and_direction(tensors))
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    # The flax interface knows bfloat16, which the numpy one does not.
+    try:
+        with safetensors.safe_open(str(path), "flax") as file:
+            tensors = {key: np.asarray(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    # `safetensors.torch.save_model` stores a shared tensor once and notes the other keys.
+    for key, kept in metadata.items():
+        if key not in tensors and kept in tensors:
+            tensors[key] = tensors[kept]
+    return {key: _float32(array) for key, array in tensors.items()}
+
+
+def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+    torch = require("torch", extra="torch")
+    with path.open("rb") as file:
+        magic = file.read(4)
+    archive = magic == b"PK\x03\x04"
+    if not archive and magic[:1] != b"\x80":
+        raise UserError(f"{path}: neither a file of torch.save nor .safetensors")
+    try:
+        if archive:
+            with zipfile.ZipFile(path) as entries:
+                damaged = entries.testzip()
+            if damaged is not None:
+                logging.warning(
+                    "%s: the checksum of %s does not match, the file may be damaged", path, damaged
+                )
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = _NOT_ALLOWED.search(str(error))
+        if named is None:
+            raise UserError(f"{path}: damaged, or not written by torch.save") from None
+        raise UserError(
+            f"{path}: refused: the file wants to run code ({named[1]}); where it comes from, save a plain "
+            "state dict: torch.save(model.state_dict(), PATH)"
+        ) from None
+    except (RuntimeError, EOFError, LookupError, ValueError, OSError, zipfile.BadZipFile):
+        raise UserError(f"{path}: truncated or damaged, or not written by torch.save") from None
+    tensors = {}
+    _flatten(torch.Tensor, "", content, tensors)
+    return {key: _float32(_as_numpy(torch, tensor)) for key, tensor in tensors.items()}
+
+
+def _flatten(tensor_type: type, prefix: str, content: object, into: dict) -> None:
+    """Tensors of nested dicts under dotted keys; whatever else a training checkpoint holds is passed over."""
+    if isinstance(content, tensor_type):
+        into[prefix] = content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            _flatten(tensor_type, f"{prefix}.{key}" if prefix else str(key), value, into)
+
+
+def _as_numpy(torch, tensor) -> np.ndarray:
+    tensor = tensor.detach()
+    if tensor.dtype.is_floating_point:
+        tensor = tensor.to(torch.float32)
+    return tensor.contiguous().numpy()
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.float32 or array.dtype.kind in "iub":
+        return array
+    return array.astype(np.float32)
+
+
+def _prefix(path: Path, tensors: Mapping[str, np.ndarray]) -> str:
+    """The wrapper whose tensors are the model: an average of the weights before others, then the shortest."""
+    prefixes = {key.partition(_ANCHOR)[0] for key in tensors if _ANCHOR in key}
+    prefixes = {prefix for prefix in prefixes if not prefix or prefix.endswith(".")}
+    if not prefixes:
+        raise UserError(
+            f"{path}: holds no εar-VAE weights: none of its {len(tensors)} tensors is named {_ANCHOR}…"
+        )
+
+    def rank(prefix: str) -> tuple[int, int, str]:
+        averages = sum("ema" in part.split("_") for part in prefix.split("."))
+        return -averages, len(prefix), prefix
+
+    return min(prefixes, key=rank)
+
+
+def _as_gain_and_direction(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weight norm under its published keys, whichever way the file stores it."""
+    state = {}
+    for key, array in tensors.items():
+        module, _, part = key.rpartition(".")
+        if key.endswith(".parametrizations.weight.original0"):
+            state[key.removesuffix(".parametrizations.weight.original0") + ".weight_g"] = array
+        elif key.endswith(".parametrizations.weight.original1"):
+            state[key.removesuffix(".parametrizations.weight.original1") + ".weight_v"] = array
+        elif part == "weight" and array.ndim == 3 and key.startswith(("encoder.", "decoder.")):
+            state[f"{module}.weight_g"], state[f"{module}.weight_v"] = _unfolded(array)
+        else:
+            state[key] = array
+    return state
+
+
+def _unfolded(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gain and direction whose product is the weight; a channel of zeros gets an arbitrary direction."""
+    norm = np.sqrt(np.sum(np.square(weight, dtype=np.float64), axis=(1, 2), keepdims=True))
+    return norm.astype(np.float32), np.where(norm == 0, np.float32(1), weight)

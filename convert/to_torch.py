@@ -1,0 +1,52 @@
+"""A model of this project to a published PyTorch state dict."""
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earvae_jax import checkpoints
+from earvae_jax.errors import UserError, require
+from earvae_jax.parameters import named_arrays
+from earvae_jax.vae import EarVAE
+
+from .keys import to_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def state_dict(model: EarVAE) -> "OrderedDict[str, Tensor]":
+    """The bare state dict in the published key order; it loads into the published code with `strict=True`."""
+    torch = require("torch", extra="torch")
+    from .torch_model import TorchEarVAE
+
+    tensors = to_tensors(model.config, named_arrays(model))
+    with torch.device("meta"):  # only the order of the keys is wanted, nothing is computed
+        order = list(TorchEarVAE(model.config).state_dict())
+    return OrderedDict((key, torch.from_numpy(tensors[key].copy())) for key in order)
+
+
+def export(checkpoint: str | Path, output: str | Path, *, overwrite: bool = False) -> None:
+    """Writes the state dict of a checkpoint as `torch.save` does; the file appears once it is whole.
+
+    Raises:
+      UserError: no such checkpoint, or something stands at `output` already, or it cannot be written.
+    """
+    output = Path(output)
+    if output.is_dir():
+        raise UserError(f"{output}: is a folder; name the file to write, such as {output / 'weights.pyt'}")
+    if output.exists() and not overwrite:
+        raise UserError(f"{output}: exists already; choose another name or pass --overwrite")
+    torch = require("torch", extra="torch")
+    state = state_dict(checkpoints.load(checkpoint))
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+        temporary.replace(output)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
