@@ -8,7 +8,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from earvae_jax.layers import Buffer
+from earvae_jax.layers import Buffer, Extent
 
 _RATIO = 2
 _TAPS = 12
@@ -32,7 +32,7 @@ def kaiser_sinc_filter(cutoff: float, half_width: float, taps: int) -> Float[np.
 class AntialiasedActivation(nnx.Module):
     """×2 up, activation, ×2 down, with replicated edges. Length: T.
 
-    The edges depend on the first and last values of the file, so a window of a file cannot stand for it.
+    An output sees six steps on each side.
     """
 
     def __init__(self, activation: nnx.Module):
@@ -41,7 +41,9 @@ class AntialiasedActivation(nnx.Module):
         self.upsample_filter = Buffer(jnp.asarray(low_pass))
         self.downsample_filter = Buffer(jnp.asarray(low_pass))
 
-    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+    def __call__(self, x: Float[Array, "B T C"], extent: Extent | None = None) -> Float[Array, "B T C"]:
+        if extent is not None:
+            x = extent.replicate(x)  # the edges of the file, not those of the window, are repeated
         return self._down(self.act(self._up(x)))
 
     def _up(self, x: Float[Array, "B T C"]) -> Float[Array, "B T2 C"]:

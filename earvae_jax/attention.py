@@ -1,13 +1,14 @@
 """Softmax attention whose memory grows with the length of the sequence, not with its square."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
-BLOCK = 1024
+BLOCK = 1024  # rows of a block of queries, and of keys
 
 
 def attention(
@@ -20,37 +21,30 @@ def attention(
 ) -> Float[Array, "B N H D"]:
     """softmax(q·kᵀ/√D)·v over the first `length` keys of each item, by default all.
 
-    Sequences up to one block are computed at once; longer ones in blocks of queries and keys with the online
-    softmax of arXiv 1805.02867, keeping a running maximum and sum. Both are the same to rounding.
+    Sequences up to one block are computed at once, longer ones block by block; both are the same to rounding.
     """
-    size = query.shape[1]
+    batch, size = query.shape[:2]
     if length is None:
-        length = jnp.full((query.shape[0],), size, jnp.int32)
+        length = jnp.full((batch,), size, jnp.int32)
     if size <= block:
         scores = _scores(query, key) + _hidden(jnp.arange(size), length)
         weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
         return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
-    blocks = -(-size // block)
-    pad = ((0, 0), (0, blocks * block - size), (0, 0), (0, 0))
-    query, key, value = (
-        jnp.pad(x, pad).reshape(x.shape[0], blocks, block, *x.shape[2:]).swapaxes(0, 1)
-        for x in (query, key, value)
-    )  # [blocks, B, block, H, D]
-    # Blocks of keys behind the last existing one hold nothing: the loops do not visit them.
-    used = jnp.minimum(-(-jnp.max(length) // block), blocks)
-    attend = jax.checkpoint(lambda q: _attend_in_blocks(q, key, value, length, used))
-    y = lax.map(attend, query)
-    return y.swapaxes(0, 1).reshape(y.shape[1], blocks * block, *y.shape[3:])[:, :size]
+    keys, values = blocks(key, block), blocks(value, block)
+    return in_blocks(lambda rows: attend(rows, keys, values, length), query, block=block)
 
 
-def _attend_in_blocks(
+def attend(
     query: Float[Array, "B M H D"],
     keys: Float[Array, "K B M H D"],
     values: Float[Array, "K B M H D"],
     length: Int[Array, "B"],
-    used: Int[Array, ""],
 ) -> Float[Array, "B M H D"]:
-    """One block of queries against every block of keys."""
+    """One block of queries against every block of keys, of which the first `length` exist.
+
+    The online softmax of arXiv 1805.02867: a running maximum and sum, so that one block of scores is alive at
+    a time. Blocks behind the last existing key are passed over.
+    """
     batch, size, heads, width = query.shape
     wide = jnp.promote_types(query.dtype, jnp.float32)
     start = (
@@ -58,25 +52,49 @@ def _attend_in_blocks(
         jnp.zeros((batch, heads, size), wide),
         jnp.zeros((batch, heads, size, width), wide),
     )
+    used = -(-jnp.max(length) // keys.shape[2])
 
     def visit(carry, block):
         index, key, value = block
         maximum, total, output = carry
-        scores = _scores(query, key) + _hidden(index * size + jnp.arange(size), length)
-        new = jnp.maximum(maximum, jnp.max(scores, axis=-1))
+        scores = _scores(query, key) + _hidden(index * key.shape[1] + jnp.arange(key.shape[1]), length)
         # Every item has a first key, so the maximum is finite from the first block on.
+        new = jnp.maximum(maximum, jnp.max(scores, axis=-1))
         weights = jnp.exp(scores - new[..., None])
         shrink = jnp.exp(maximum - new)
-        total = total * shrink + jnp.sum(weights, axis=-1)
         update = jnp.einsum("bhqk,bkhd->bhqd", weights.astype(value.dtype), value)
+        total = total * shrink + jnp.sum(weights, axis=-1)
         return new, total, output * shrink[..., None] + update.astype(wide)
 
     def step(carry, block):
-        carry = lax.cond(block[0] < used, visit, lambda carry, _: carry, carry, block)
-        return carry, None
+        return lax.cond(block[0] < used, visit, lambda carry, _: carry, carry, block), None
 
     (_, total, output), _ = lax.scan(step, start, (jnp.arange(keys.shape[0]), keys, values))
     return (output / total[..., None]).swapaxes(1, 2).astype(query.dtype)
+
+
+def blocks(x: Float[Array, "B N *S"], block: int = BLOCK) -> Float[Array, "K B M *S"]:
+    """The sequence as a leading axis of blocks, zeros behind its end."""
+    count = -(-x.shape[1] // block)
+    x = jnp.pad(x, ((0, 0), (0, count * block - x.shape[1]), *[(0, 0)] * (x.ndim - 2)))
+    return x.reshape(x.shape[0], count, block, *x.shape[2:]).swapaxes(0, 1)
+
+
+def in_blocks(
+    function: Callable[..., PyTree], *sequences: Float[Array, "B N *S"], block: int = BLOCK
+) -> PyTree:
+    """function(*sequences) for a function that treats rows of the sequence apart, one block at a time.
+
+    Neither pass keeps more than one block of what the function computes on the way.
+    """
+    size = sequences[0].shape[1]
+    result = lax.map(jax.checkpoint(lambda rows: function(*rows)), tuple(blocks(x, block) for x in sequences))
+
+    def joined(y):
+        y = y.swapaxes(0, 1)
+        return y.reshape(y.shape[0], -1, *y.shape[3:])[:, :size]
+
+    return jax.tree.map(joined, result)
 
 
 def _scores(query: Float[Array, "B Q H D"], key: Float[Array, "B K H D"]) -> Float[Array, "B H Q K"]:

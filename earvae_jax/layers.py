@@ -32,6 +32,13 @@ class Extent(NamedTuple):
         inside = (position >= self.start[:, None, None]) & (position < self.stop[:, None, None])
         return jnp.where(inside, x, jnp.zeros((), x.dtype))
 
+    def replicate(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """The first and last values that exist, repeated outside."""
+        position = lax.broadcasted_iota(jnp.int32, (1, x.shape[1], 1), 1)
+        last = jnp.maximum(self.stop - 1, self.start)[:, None, None]
+        source = jnp.clip(jnp.clip(position, self.start[:, None, None], last), 0, x.shape[1] - 1)
+        return jnp.take_along_axis(x, source, axis=1)
+
     def downsampled(self, stride: int) -> "Extent":
         """After a strided convolution. A window starts at a multiple of all strides, so its start divides."""
         return Extent(self.start // stride, downsampled_length(self.stop, stride))

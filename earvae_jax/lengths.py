@@ -37,3 +37,11 @@ def samples_of(latents, strides: Sequence[int], *, nearest: bool = False):
     for stride in reversed(strides):
         latents = latents * stride if nearest else upsampled_length(latents, stride)
     return latents
+
+
+def latents_for(samples: int, strides: Sequence[int], *, nearest: bool = False) -> int:
+    """The fewest latents that decode to at least so many samples."""
+    latents = max(1, samples // math.prod(strides))
+    while samples_of(latents, strides, nearest=nearest) < samples:
+        latents += 1
+    return latents

@@ -98,7 +98,8 @@ class DecoderBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T I"], extent: Extent | None = None) -> Float[Array, "B T2 O"]:
         activate, upsample, *units = self.layers
-        x = upsample(activate(x), extent)
+        x = activate(x, extent) if isinstance(activate, AntialiasedActivation) else activate(x)
+        x = upsample(x, extent)
         after = None if extent is None else self.extent_after(extent)
         for unit in units:
             x = unit(x, after)
@@ -166,7 +167,7 @@ class Decoder(nnx.Module):
 
 def _run(layers: nnx.List, x: Float[Array, "B T C"], extent: Extent | None) -> Float[Array, "B T2 C2"]:
     for layer in layers:
-        if isinstance(layer, Conv):
+        if isinstance(layer, Conv | AntialiasedActivation):
             x = layer(x, extent)
         elif isinstance(layer, EncoderBlock | DecoderBlock):
             x = layer(x, extent)

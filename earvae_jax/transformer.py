@@ -3,170 +3,15 @@
 Module and attribute names are those of the published PyTorch code, so that weight names map one to one.
 """
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float, Int
 
-from earvae_jax.attention import attention
-from earvae_jax.config import FeedForwardConfig, NormConfig, TransformerConfig
-from earvae_jax.errors import UserError
-from earvae_jax.layers import Buffer, Identity, conv1d, uniform_param
-
-_CONFORMER_WIDTH = 17
-
-
-class LayerNorm(nnx.Module):
-    """(x − mean)/√(var + eps) · gamma + beta over the last axis.
-
-    beta is applied even where it is not trained: the published files hold it as a constant.
-    """
-
-    def __init__(self, dim: int, config: NormConfig = NormConfig(), *, epsilon: float = 1e-5):  # noqa: B008
-        self.epsilon = epsilon
-        self.gamma = (Buffer if config.fix_scale else nnx.Param)(jnp.ones(dim, jnp.float32))
-        self.beta = (nnx.Param if config.bias else Buffer)(jnp.zeros(dim, jnp.float32))
-
-    def __call__(self, x: Float[Array, "*S D"]) -> Float[Array, "*S D"]:
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        y = centred / jnp.sqrt(variance + self.epsilon) * self.gamma[...] + self.beta[...]
-        return y.astype(x.dtype)
-
-
-class Linear(nnx.Module):
-    """x·weight + bias over the last axis, initialised as torch does."""
-
-    def __init__(
-        self, inputs: int, outputs: int, *, bias: bool = True, zero_init: bool = False, rngs: nnx.Rngs
-    ):
-        bound = 0.0 if zero_init else inputs**-0.5
-        self.weight = uniform_param((inputs, outputs), bound, rngs)
-        self.bias = uniform_param((outputs,), bound, rngs) if bias else None
-
-    def __call__(self, x: Float[Array, "*S I"]) -> Float[Array, "*S O"]:
-        y = x @ self.weight[...].astype(x.dtype)
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
-
-
-class SequenceConv(nnx.Module):
-    """A plain convolution over the latents, `groups` channels apart; odd width, length N."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        width: int,
-        *,
-        bias: bool = True,
-        depthwise: bool = False,
-        zero_init: bool = False,
-        rngs: nnx.Rngs,
-    ):
-        self.depthwise = depthwise
-        fan_in = 1 if depthwise else inputs
-        bound = 0.0 if zero_init else (fan_in * width) ** -0.5
-        shape = (width, fan_in, outputs)
-        self.weight = uniform_param(shape, bound, rngs)
-        self.bias = uniform_param((outputs,), bound, rngs) if bias else None
-
-    def __call__(
-        self, x: Float[Array, "B N I"], length: Int[Array, "B"] | None = None
-    ) -> Float[Array, "B N O"]:
-        kernel = self.weight[...]
-        padding = kernel.shape[0] // 2
-        if length is not None and padding:
-            x = jnp.where(jnp.arange(x.shape[1])[None, :, None] < length[:, None, None], x, 0)
-        if self.depthwise:
-            y = lax.conv_general_dilated(
-                x,
-                kernel.astype(x.dtype),
-                (1,),
-                ((padding, padding),),
-                dimension_numbers=("NWC", "WIO", "NWC"),
-                feature_group_count=x.shape[-1],
-            )
-        else:
-            y = conv1d(x, kernel, padding=padding)
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
-
-
-class GatedLinear(nnx.Module):
-    """a · silu(b), with a ‖ b one linear layer of x."""
-
-    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        self.proj = Linear(inputs, 2 * outputs, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "*S I"]) -> Float[Array, "*S O"]:
-        value, gate = jnp.split(self.proj(x), 2, axis=-1)
-        return value * jax.nn.silu(gate)
-
-
-class FeedForward(nnx.Module):
-    """A gated or plain inner layer and the layer back; the second starts at zero. Length: N."""
-
-    def __init__(self, dim: int, config: FeedForwardConfig, *, rngs: nnx.Rngs):
-        self.glu = config.glu
-        inner, bias = dim * config.mult, not config.no_bias
-        if config.glu:
-            first = GatedLinear(dim, inner, rngs=rngs)
-        elif config.use_conv:
-            # The published list has the layer at index 1 of a list of its own.
-            first = nnx.List(
-                [Identity(), SequenceConv(dim, inner, config.conv_kernel_size, bias=bias, rngs=rngs)]
-            )
-        else:
-            first = nnx.List([Identity(), Linear(dim, inner, bias=bias, rngs=rngs)])
-        if config.use_conv:
-            last = SequenceConv(inner, dim, config.conv_kernel_size, bias=bias, zero_init=True, rngs=rngs)
-        else:
-            last = Linear(inner, dim, bias=bias, zero_init=True, rngs=rngs)
-        self.ff = nnx.List([first, Identity(), last])
-
-    def __call__(
-        self, x: Float[Array, "B N D"], length: Int[Array, "B"] | None = None
-    ) -> Float[Array, "B N D"]:
-        first, _, last = self.ff
-        inner = first(x) if self.glu else jax.nn.silu(_apply(first[1], x, length))
-        return _apply(last, inner, length)
-
-
-class RotaryEmbedding(nnx.Module):
-    """Turns pairs of the leading dimensions of each head by an angle that grows with the position."""
-
-    def __init__(self, dims: int):
-        self.inv_freq = Buffer(jnp.asarray(_frequencies(dims // 2)))
-
-    def angles(self, length: int) -> Float[Array, "N R"]:
-        """Position times frequency, the list of frequencies twice."""
-        angles = jnp.arange(length, dtype=jnp.float32)[:, None] * self.inv_freq[...]
-        return jnp.concatenate([angles, angles], axis=-1)
-
-
-def rotate(x: Float[Array, "B N H D"], angles: Float[Array, "N R"]) -> Float[Array, "B N H D"]:
-    """Applies a rotary embedding (arXiv 2104.09864) in float32; dimension i pairs with i + R/2."""
-    turned = x[..., : angles.shape[-1]].astype(jnp.promote_types(x.dtype, jnp.float32))
-    first, second = jnp.split(turned, 2, axis=-1)
-    swapped = jnp.concatenate([-second, first], axis=-1)
-    angles = angles[:, None, :]
-    turned = turned * jnp.cos(angles) + swapped * jnp.sin(angles)
-    return jnp.concatenate([turned.astype(x.dtype), x[..., angles.shape[-1] :]], axis=-1)
-
-
-class HeadNorm(nnx.Module):
-    """LayerNorm over the width of a head, with the parameter names of `torch.nn.LayerNorm`."""
-
-    def __init__(self, dim: int):
-        self.weight = nnx.Param(jnp.ones(dim, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(dim, jnp.float32))
-
-    def __call__(self, x: Float[Array, "*S D"]) -> Float[Array, "*S D"]:
-        centred = x - jnp.mean(x, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        return centred / jnp.sqrt(variance + 1e-6) * self.weight[...] + self.bias[...]
+from earvae_jax.attention import BLOCK, attend, attention, blocks, in_blocks
+from earvae_jax.config import TransformerConfig
+from earvae_jax.layers import Identity
+from earvae_jax.positions import LearnedEmbedding, RotaryEmbedding, SinusoidalEmbedding, rotate
+from earvae_jax.sequence_layers import Conformer, FeedForward, HeadNorm, LayerNorm, Linear
 
 
 class SelfAttention(nnx.Module):
@@ -180,16 +25,12 @@ class SelfAttention(nnx.Module):
             self.q_norm = HeadNorm(config.dim_heads)
             self.k_norm = HeadNorm(config.dim_heads)
 
-    def __call__(
-        self,
-        x: Float[Array, "B N D"],
-        angles: Float[Array, "N R"] | None,
-        length: Int[Array, "B"] | None = None,
-    ) -> Float[Array, "B N D"]:
-        batch, size, dim = x.shape
+    def query_key_value(
+        self, x: Float[Array, "B N D"], angles: Float[Array, "1 N R"] | None
+    ) -> tuple[Float[Array, "B N H E"], Float[Array, "B N H E"], Float[Array, "B N H E"]]:
+        """Queries and keys, normalised and rotated, and values."""
         query, key, value = (
-            part.reshape(batch, size, self.heads, dim // self.heads)
-            for part in jnp.split(self.to_qkv(x), 3, axis=-1)
+            part.reshape(*x.shape[:2], self.heads, -1) for part in jnp.split(self.to_qkv(x), 3, axis=-1)
         )
         if self.qk_norm == "ln":
             query, key = self.q_norm(query), self.k_norm(key)
@@ -197,61 +38,11 @@ class SelfAttention(nnx.Module):
             query, key = _unit(query), _unit(key)
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
-        return self.to_out(attention(query, key, value, length=length).reshape(batch, size, dim))
+        return query, key, value
 
-
-class Conformer(nnx.Module):
-    """Pointwise convolution, gate, depthwise convolution, norm, SiLU, pointwise convolution. Length: N."""
-
-    def __init__(self, dim: int, norm: NormConfig, *, rngs: nnx.Rngs):
-        self.in_norm = LayerNorm(dim, norm)
-        self.pointwise_conv = SequenceConv(dim, dim, 1, bias=False, rngs=rngs)
-        self.glu = GatedLinear(dim, dim, rngs=rngs)
-        self.depthwise_conv = SequenceConv(dim, dim, _CONFORMER_WIDTH, bias=False, depthwise=True, rngs=rngs)
-        self.mid_norm = LayerNorm(dim, norm)
-        self.pointwise_conv_2 = SequenceConv(dim, dim, 1, bias=False, rngs=rngs)
-
-    def __call__(
-        self, x: Float[Array, "B N D"], length: Int[Array, "B"] | None = None
-    ) -> Float[Array, "B N D"]:
-        x = self.glu(self.pointwise_conv(self.in_norm(x)))
-        x = self.mid_norm(self.depthwise_conv(x, length))
-        return self.pointwise_conv_2(jax.nn.silu(x))
-
-
-class SinusoidalEmbedding(nnx.Module):
-    """sin ‖ cos of position · 10000^(−i/(D/2)), times a learned scale."""
-
-    def __init__(self, dim: int):
-        self.dim = dim
-        self.scale = nnx.Param(jnp.full(1, dim**-0.5, jnp.float32))
-
-    def __call__(self, length: int) -> Float[Array, "N D"]:
-        half = self.dim // 2
-        frequencies = _frequencies(half)
-        angles = jnp.arange(length, dtype=jnp.float32)[:, None] * frequencies
-        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1) * self.scale[...]
-
-
-class LearnedEmbedding(nnx.Module):
-    """A learned vector per position, times D^−½."""
-
-    def __init__(self, dim: int, longest: int, *, rngs: nnx.Rngs):
-        self.emb = _Table(longest, dim, rngs=rngs)
-
-    def __call__(self, length: int) -> Float[Array, "N D"]:
-        longest, dim = self.emb.weight.shape
-        if length > longest:
-            raise UserError(
-                f"{length} latents are more than abs_pos_emb_max_length {longest} of this model: "
-                "cut the audio into shorter files"
-            )
-        return self.emb.weight[:length] * dim**-0.5
-
-
-class _Table(nnx.Module):
-    def __init__(self, rows: int, columns: int, *, rngs: nnx.Rngs):
-        self.weight = nnx.Param(jax.random.normal(rngs.params(), (rows, columns), jnp.float32))
+    def output(self, attended: Float[Array, "B N H E"]) -> Float[Array, "B N D"]:
+        """The heads side by side, through the output layer."""
+        return self.to_out(attended.reshape(*attended.shape[:2], -1))
 
 
 class TransformerBlock(nnx.Module):
@@ -264,21 +55,49 @@ class TransformerBlock(nnx.Module):
         self.ff_norm = Identity() if config.remove_norms else LayerNorm(dim, norm)
         self.ff = FeedForward(dim, config.ff_kwargs, rngs=rngs)
         self.conformer = Conformer(dim, norm, rngs=rngs) if config.conformer else None
+        self.rowwise_ff = not config.ff_kwargs.use_conv  # its rows do not see each other
 
     def __call__(
         self,
         x: Float[Array, "B N D"],
-        angles: Float[Array, "N R"] | None,
+        angles: Float[Array, "1 N R"] | None,
         length: Int[Array, "B"] | None = None,
     ) -> Float[Array, "B N D"]:
-        x = x + self.self_attn(self.pre_norm(x), angles, length)
+        long = x.shape[1] > BLOCK
+        x = self._attend_long(x, angles, length) if long else self._attend(x, angles, length)
         if self.conformer is not None:
             x = x + self.conformer(x, length)
+        if long and self.rowwise_ff:
+            return in_blocks(lambda rows: rows + self.ff(self.ff_norm(rows)), x)
         return x + self.ff(self.ff_norm(x), length)
+
+    def _attend(self, x, angles, length):
+        query, key, value = self.self_attn.query_key_value(self.pre_norm(x), angles)
+        return x + self.self_attn.output(attention(query, key, value, length=length))
+
+    def _attend_long(self, x, angles, length):
+        """Keys and values of the whole sequence are kept; queries and outputs exist a block at a time."""
+        if length is None:
+            length = jnp.full((x.shape[0],), x.shape[1], jnp.int32)
+
+        def project(rows, angles=None):
+            return self.self_attn.query_key_value(self.pre_norm(rows), angles)
+
+        def update(rows, angles=None):
+            query = project(rows, angles)[0]
+            return rows + self.self_attn.output(attend(query, blocks(keys), blocks(values), length))
+
+        positions = () if angles is None else (angles,)
+        keys, values = in_blocks(lambda *rows: project(*rows)[1:], x, *positions)
+        return in_blocks(update, x, *positions)
 
 
 class Transformer(nnx.Module):
-    """Blocks without a mask: every latent of a file attends to all of them. Length: N."""
+    """Blocks without a mask: every latent of a file attends to all of them. Length: N.
+
+    Where the array is longer than the file, `length` says how many latents of each item exist; the others
+    change nothing and come out undefined. Memory is linear in N.
+    """
 
     def __init__(self, dim: int, config: TransformerConfig, *, rngs: nnx.Rngs):
         self.layers = nnx.List([TransformerBlock(dim, config, rngs=rngs) for _ in range(config.depth)])
@@ -298,17 +117,12 @@ class Transformer(nnx.Module):
             x = layer(x, angles, length)
         return x
 
-    def embed(self, x: Float[Array, "B N D"]) -> tuple[Float[Array, "B N D"], Float[Array, "N R"] | None]:
+    def embed(self, x: Float[Array, "B N D"]) -> tuple[Float[Array, "B N D"], Float[Array, "1 N R"] | None]:
         """The input with its positions added, and the angles of the rotary embedding."""
         size = x.shape[1]
         if self.pos_emb is not None:
             x = x + self.pos_emb(size).astype(x.dtype)
-        return x, None if self.rotary_pos_emb is None else self.rotary_pos_emb.angles(size)
-
-
-def _frequencies(count: int) -> Float[np.ndarray, "F"]:
-    """10000^(−i/count). XLA's float32 power is off by several roundings, and positions multiply that."""
-    return np.float32(10_000) ** -(np.arange(count, dtype=np.float32) / np.float32(count))
+        return x, None if self.rotary_pos_emb is None else self.rotary_pos_emb.angles(size)[None]
 
 
 def _unit(x: Float[Array, "B N H D"]) -> Float[Array, "B N H D"]:
@@ -316,9 +130,3 @@ def _unit(x: Float[Array, "B N H D"]) -> Float[Array, "B N H D"]:
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     norm = jnp.sqrt(jnp.where(square > 0, square, 1.0))
     return x / jnp.where(square > 0, jnp.maximum(norm, 1e-12), 1.0)
-
-
-def _apply(
-    layer: Linear | SequenceConv, x: Float[Array, "B N I"], length: Int[Array, "B"] | None
-) -> Float[Array, "B N O"]:
-    return layer(x, length) if isinstance(layer, SequenceConv) else layer(x)
