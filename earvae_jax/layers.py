@@ -149,11 +149,29 @@ class SnakeBeta(nnx.Module):
     """x + sin²(x·eᵅ) / (eᵝ + 1e-9), with α and β per channel."""
 
     def __init__(self, channels: int):
+        self.is_folded = False
         self.alpha = nnx.Param(jnp.zeros(channels, jnp.float32))
         self.beta = nnx.Param(jnp.zeros(channels, jnp.float32))
 
+    @property
+    def frequency(self) -> Float[Array, "C"]:
+        """eᵅ."""
+        return self.folded_frequency[...] if self.is_folded else jnp.exp(self.alpha[...])
+
+    @property
+    def amplitude(self) -> Float[Array, "C"]:
+        """1/(eᵝ + 1e-9)."""
+        return self.folded_amplitude[...] if self.is_folded else 1 / (jnp.exp(self.beta[...]) + 1e-9)
+
+    def fold(self) -> None:
+        """Keeps frequency and amplitude in place of α and β, for inference."""
+        if not self.is_folded:  # a residual unit holds one activation twice
+            self.folded_frequency, self.folded_amplitude = Buffer(self.frequency), Buffer(self.amplitude)
+            del self.alpha, self.beta
+            self.is_folded = True
+
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
-        return snake(x, jnp.exp(self.alpha[...]), 1 / (jnp.exp(self.beta[...]) + 1e-9))
+        return snake(x, self.frequency, self.amplitude)
 
 
 class Elu(nnx.Module):
@@ -207,7 +225,8 @@ class Conv(nnx.Module):
         bias: bool = True,
         rngs: nnx.Rngs,
     ):
-        self.stride, self.dilation, self.padding = stride, dilation, padding
+        self.width, self.stride, self.dilation, self.padding = width, stride, dilation, padding
+        self.is_folded = False
         # torch takes axis 1 of the weight for the fan-in, the outputs where the convolution is transposed.
         fan_in = width * (inputs if self._gain_axis == 2 else outputs)
         bound = fan_in**-0.5
@@ -219,12 +238,20 @@ class Conv(nnx.Module):
     @property
     def kernel(self) -> Float[Array, "K I O"]:
         """The weight that the gain and the direction make."""
+        if self.is_folded:
+            return self.folded_kernel[...]
         return weight_norm(self.gain[...], self.direction[...], axis=self._gain_axis)
 
     def __call__(self, x: Float[Array, "B T I"], extent: Extent | None = None) -> Float[Array, "B T2 O"]:
-        if extent is not None and self.direction.shape[0] > 1:
+        if extent is not None and self.width > 1:
             x = extent.keep(x)
         return self._convolve(x)
+
+    def fold(self) -> None:
+        """Keeps the weight in place of gain and direction, for inference."""
+        self.folded_kernel = Buffer(self.kernel)
+        del self.gain, self.direction
+        self.is_folded = True
 
     def _convolve(self, x: Float[Array, "B T I"]) -> Float[Array, "B T2 O"]:
         return conv1d(
@@ -277,3 +304,12 @@ def upsampling_conv(inputs: int, outputs: int, stride: int, *, bias: bool, rngs:
 
 def _value(variable: nnx.Variable | None) -> Array | None:
     return None if variable is None else variable[...]
+
+
+def folded(model: nnx.Module) -> nnx.Module:
+    """The same model for inference: weight norms and snake parameters are worked out once, here."""
+    model = nnx.merge(*nnx.split(model))  # new modules, the same arrays
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, Conv | SnakeBeta):
+            module.fold()
+    return model

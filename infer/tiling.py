@@ -27,28 +27,41 @@ class Window(NamedTuple):
     keep_to: int  # one behind the last latent kept
 
 
-def plan_windows(latents: int, sizes: Sequence[int], context: Reach) -> list[Window]:
-    """Windows in order whose kept parts cover 0 … latents without a gap or an overlap.
+class Tiling:
+    """Chooses windows one after the other; their kept parts cover a file without a gap or an overlap."""
 
-    Raises:
-      ValueError: a window size that keeps nothing.
-    """
-    shortest = context.left + context.right + 1
-    if min(sizes) < shortest:
-        raise ValueError(f"a window of {min(sizes)} latents keeps none; it needs at least {shortest}")
-    sizes = tuple(sorted(sizes))
-    largest = sizes[-1]
-    windows: list[Window] = []
-    kept = 0
-    while kept < latents:
-        start = max(0, kept - context.left)
+    def __init__(self, sizes: Sequence[int], context: Reach):
+        shortest = context.left + context.right + 1
+        if min(sizes) < shortest:
+            raise ValueError(f"a window of {min(sizes)} latents keeps none; it needs at least {shortest}")
+        self.sizes, self.context = tuple(sorted(sizes)), context
+
+    @property
+    def lookahead(self) -> int:
+        """Latents behind the start of a window that must be there to choose it before the end is known."""
+        return 2 * self.sizes[-1]
+
+    def plan(self, latents: int) -> list[Window]:
+        """All windows of a file of known length, in order."""
+        windows: list[Window] = []
+        kept = 0
+        while kept < latents:
+            windows.append(self.next(kept, latents))
+            kept = windows[-1].keep_to
+        return windows
+
+    def next(self, kept: int, latents: int) -> Window:
+        """The window that follows the first `kept` latents of `latents`.
+
+        A file whose end is not known yet may pass what is known, if that is `lookahead` behind the window's
+        start: the largest size is best so far from the end.
+        """
+        start = max(0, kept - self.context.left)
         rest = latents - start
-        # Far from the end the largest size is best; near it the cheapest mix is searched.
-        size = largest if rest > 4 * largest else _cheapest(rest, sizes, sum(context))[1]
-        keep_to = latents if size >= rest else start + size - context.right
-        windows.append(Window(start, size, kept, keep_to))
-        kept = keep_to
-    return windows
+        far = rest >= self.lookahead
+        size = self.sizes[-1] if far else _cheapest(rest, self.sizes, sum(self.context))[1]
+        keep_to = latents if size >= rest else start + size - self.context.right
+        return Window(start, size, kept, keep_to)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -1,0 +1,31 @@
+"""Compiled programs kept on disk, so that the second start of a command does not compile again."""
+
+import os
+from pathlib import Path
+
+import jax
+
+VARIABLE = "EARVAE_CACHE_DIR"
+OFF = "off"
+
+
+def enable_compilation_cache(directory: str | Path | None = None) -> None:
+    """Keeps compiled programs in `directory`, `$EARVAE_CACHE_DIR` or the user's cache folder.
+
+    "off" keeps none. A cache that JAX was already given is left as it is, unless a directory is named.
+    """
+    if directory is None and jax.config.jax_compilation_cache_dir:
+        return
+    chosen = str(directory or os.environ.get(VARIABLE) or _user_cache())
+    if chosen == OFF:
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    jax.config.update("jax_compilation_cache_dir", chosen)
+    # The defaults keep only what took long to compile: a short clip would compile every time.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _user_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "earvae-jax" / "compiled"

@@ -1,0 +1,119 @@
+"""The model as compiled functions over windows: folded weights, one program per window size, many devices."""
+
+import contextlib
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from earvae_jax.attention import BLOCK
+from earvae_jax.bottleneck import Posterior
+from earvae_jax.errors import UserError
+from earvae_jax.infer.formulation import choose_formulation
+from earvae_jax.layers import Extent
+from earvae_jax.vae import EarVAE
+
+# What a name of --dtype means: the type of the activations, and the precision of float32 products.
+# float32 is exact; tf32 lets an NVIDIA GPU round factors to 10 bits.
+DTYPES = {"float32": ("float32", "highest"), "tf32": ("float32", "default"), "bfloat16": ("bfloat16", None)}
+
+
+class CompiledModel:
+    """Runs batches of windows. Arrays come and go as float32; what a call returns may still be computing.
+
+    A batch is split over the devices, so its size is a multiple of their number; the weights are on each.
+    """
+
+    def __init__(self, model: EarVAE, *, dtype: str = "float32", devices: Sequence[jax.Device] | None = None):
+        if dtype not in DTYPES:
+            raise UserError(f"dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+        self.config = model.config
+        self.devices = tuple(devices or jax.local_devices())
+        self._dtype, self._precision = DTYPES[dtype]
+        mesh = Mesh(np.asarray(self.devices), ("batch",))
+        self._split = NamedSharding(mesh, PartitionSpec("batch"))
+        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        formulation = choose_formulation(model.config, self.devices[0].platform, self._dtype)
+        self.encoder_weights, encode = formulation.encoder(model.encoder)
+        self.decoder_weights, decode = formulation.decoder(model.decoder)
+        self.encoder_weights = jax.device_put(self.encoder_weights, self._everywhere)
+        self.decoder_weights = jax.device_put(self.decoder_weights, self._everywhere)
+        options = formulation.compiler_options
+        self._encode = jax.jit(functools.partial(self._encode_windows, encode), compiler_options=options)
+        self._decode = jax.jit(functools.partial(self._decode_windows, decode), compiler_options=options)
+        if model.transformers is not None:
+            self._transformer, state = nnx.split(model.transformers)
+            self.transformer_weights = jax.device_put(state, self.devices[0])
+            self._transform = jax.jit(self._transform_sequence)
+
+    def encode(
+        self, audio: Float[np.ndarray, "B T C"], start: Int[np.ndarray, "B"], stop: Int[np.ndarray, "B"]
+    ) -> tuple[Float[Array, "B N D"], Float[Array, "B N D"]]:
+        """Mean and standard deviation of every latent of the windows; T = N · downsampling_ratio."""
+        return self._run(self._encode, self.encoder_weights, audio, start, stop)
+
+    def decode(
+        self, latents: Float[np.ndarray, "B N D"], start: Int[np.ndarray, "B"], stop: Int[np.ndarray, "B"]
+    ) -> Float[Array, "B T C"]:
+        """The decoder without the transformer; T = `samples_of` N latents."""
+        return self._run(self._decode, self.decoder_weights, latents, start, stop)
+
+    def transform(self, latents: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+        """The transformer over all latents of one file, or the latents unchanged where there is none."""
+        transformer = self.config.transformer
+        if transformer is None:
+            return latents
+        count = len(latents)
+        size = _bucket(count)
+        if transformer.use_abs_pos_emb:
+            if count > transformer.abs_pos_emb_max_length:
+                raise UserError(
+                    f"{count} latents are more than abs_pos_emb_max_length "
+                    f"{transformer.abs_pos_emb_max_length} of this model: cut the audio into shorter files"
+                )
+            size = min(size, transformer.abs_pos_emb_max_length)
+        padded = np.zeros((1, size, latents.shape[1]), np.float32)
+        padded[0, :count] = latents
+        with self._matmul_precision():
+            result = self._transform(self.transformer_weights, padded, np.asarray([count], np.int32))
+        return np.asarray(result)[0, :count]
+
+    def _run(self, function, weights, values, start, stop):
+        batch = [jax.device_put(np.asarray(x), self._split) for x in (values, start, stop)]
+        with self._matmul_precision():
+            return function(weights, *batch)
+
+    def _encode_windows(self, encode, weights, audio, start, stop):
+        output = encode(weights, audio.astype(self._dtype), Extent(start, stop)).astype(jnp.float32)
+        posterior = Posterior.from_encoder(output)
+        return posterior.mean, posterior.std
+
+    def _decode_windows(self, decode, weights, latents, start, stop):
+        return decode(weights, latents.astype(self._dtype), Extent(start, stop)).astype(jnp.float32)
+
+    def _transform_sequence(self, weights, latents, length):
+        transformer = nnx.merge(self._transformer, weights)
+        return transformer(latents.astype(self._dtype), length).astype(jnp.float32)
+
+    def _matmul_precision(self) -> contextlib.AbstractContextManager:
+        if self._precision is None:
+            return contextlib.nullcontext()
+        return jax.default_matmul_precision(self._precision)
+
+
+def _bucket(count: int) -> int:
+    """A length not below `count`, of few different ones: files of many lengths share a program.
+
+    Up to one block of attention 64, 256 and 1024; above it four to an octave, so at most a fifth is wasted.
+    """
+    for size in (64, 256, BLOCK):
+        if count <= size:
+            return size
+    octave = 1 << ((count - 1).bit_length() - 1)
+    quarter = octave // 4
+    return octave + -(-(count - octave) // quarter) * quarter

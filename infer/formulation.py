@@ -1,0 +1,48 @@
+"""Ways of computing encoder and decoder over windows; all give the same numbers to rounding."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from flax import nnx
+from jaxtyping import Array, Float, PyTree
+
+from earvae_jax.config import ModelConfig
+from earvae_jax.layers import Extent, folded
+from earvae_jax.oobleck import Decoder, Encoder
+
+# (weights, values, extent) -> values
+Half = Callable[[PyTree, Float[Array, "B T C"], Extent], Float[Array, "B T2 C2"]]
+
+
+class Formulation(Protocol):
+    """Turns a half of the model into weights and a pure function of them."""
+
+    compiler_options: Mapping[str, Any] | None
+
+    def encoder(self, encoder: Encoder) -> tuple[PyTree, Half]: ...
+
+    def decoder(self, decoder: Decoder) -> tuple[PyTree, Half]: ...
+
+
+class PlainFormulation:
+    """The modules as they are written, with folded weights."""
+
+    compiler_options = None
+
+    def encoder(self, encoder: Encoder) -> tuple[PyTree, Half]:
+        """Weights and function of the encoder."""
+        return _pure(encoder)
+
+    def decoder(self, decoder: Decoder) -> tuple[PyTree, Half]:
+        """Weights and function of the decoder."""
+        return _pure(decoder)
+
+
+def choose_formulation(config: ModelConfig, platform: str, dtype: str) -> Formulation:
+    """The fastest formulation that the config allows on this kind of device."""
+    return PlainFormulation()
+
+
+def _pure(module: nnx.Module) -> tuple[PyTree, Half]:
+    graph, weights = nnx.split(folded(module))
+    return nnx.as_pure(weights), lambda weights, x, extent: nnx.merge(graph, weights)(x, extent)

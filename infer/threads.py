@@ -1,0 +1,104 @@
+"""Reading ahead and writing behind the computation, in threads that end with it."""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+_END = object()
+_POLL_SECONDS = 0.1  # how often a waiting thread looks whether it is still wanted
+
+
+class Abandoned(BaseException):
+    """Raised in a writer whose result nobody waits for any more."""
+
+
+def prefetched(items: Iterable[Item], depth: int) -> Iterator[Item]:
+    """The same items, up to `depth` of them made ahead in a thread of their own.
+
+    An exception of the iterable is raised here. Closing this generator ends the thread.
+    """
+    ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(entry) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(entry, timeout=_POLL_SECONDS)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def produce() -> None:
+        try:
+            for item in items:
+                if not put((item, None)):
+                    return
+            put((_END, None))
+        except BaseException as error:  # noqa: BLE001 - raised again by the consumer
+            put((_END, error))
+
+    thread = threading.Thread(target=produce, name="reader", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is _END:
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+class Writer(Generic[Item]):
+    """Runs `write(items)` in a thread, where items are what `put` gives, until `finish`.
+
+    The writer reads as sequential code: it opens its file, loops over the items, closes it. Its exception is
+    kept in `error`.
+    """
+
+    def __init__(self, write: Callable[[Iterator[Item]], None], *, depth: int = 4):
+        self.error: BaseException | None = None
+        self._items: queue.Queue[Any] = queue.Queue(depth)
+        self._write = write
+        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+        self._thread.start()
+
+    def put(self, item: Item) -> None:
+        """Hands over an item; waits while the writer is behind. A failed writer throws it away."""
+        self._items.put(item)
+
+    def finish(self) -> None:
+        """Tells that everything was given, and waits for the writer."""
+        self._items.put(_END)
+        self._thread.join()
+
+    def abandon(self) -> None:
+        """Ends the writer with an exception, so that it leaves nothing behind."""
+        self._items.put(Abandoned())
+        self._thread.join()
+
+    def _work(self) -> None:
+        items = self._iterate()
+        try:
+            self._write(items)
+        except BaseException as error:  # noqa: BLE001 - kept for whoever asks
+            self.error = error
+        with contextlib.suppress(Abandoned):
+            for _ in items:
+                pass  # what the writer left unread must not block `put`
+
+    def _iterate(self) -> Iterator[Item]:
+        while True:
+            item = self._items.get()
+            if item is _END:
+                return
+            if isinstance(item, Abandoned):
+                raise item
+            yield item
