@@ -37,7 +37,7 @@ def frame_count(samples: int, n_fft: int, hop_length: int, *, center: bool) -> i
 
 
 def frame(signal: Float[Array, "... T"], frame_length: int, hop_length: int) -> Float[Array, "... K L"]:
-    """Overlapping frames of the last axis: `K = ⌊(T − L) / hop⌋ + 1`; samples after the last frame are left out.
+    """Overlapping frames of the last axis: `K = ⌊(T − L) / hop⌋ + 1`; what follows the last one is left out.
 
     Works for any hop. Built from shifted views of a `[blocks, hop]` reshape, whose transpose is a plain
     sum; a gather would become a scatter in the gradient, ten times slower on the CPU.
@@ -147,7 +147,7 @@ def mid_side(audio: Float[Array, "B T 2"]) -> Float[Array, "B T 2"]:
 def mel_filters(
     sample_rate: int, n_fft: int, n_mels: int, *, low: float = 0.0, high: float | None = None
 ) -> np.ndarray:
-    """Triangular mel filters on Slaney's scale with unit area each (librosa's default), float32 `[F, n_mels]`.
+    """Triangular mel filters on Slaney's scale, of unit area (librosa's default), float32 `[F, n_mels]`.
 
     Args:
         low, high: edges of the first and last filter in Hz; `high` is half the sample rate by default.

@@ -27,7 +27,7 @@ def a_weight(audio: Float[Array, "B T C"], sample_rate: int) -> Float[Array, "B 
 
 
 def bs1770_weight(audio: Float[Array, "B T C"], sample_rate: int) -> Float[Array, "B T C"]:
-    """K-weighting exactly as ITU-R BS.1770-5 defines it: causal, minimum phase, at rest before the first sample.
+    """K-weighting exactly as ITU-R BS.1770-5 defines it: causal, minimum phase, at rest before the start.
 
     The recursion is applied as its impulse response, cut where less than 1e-10 of it remains, so that it
     runs as a few large transforms in place of one step per sample.

@@ -101,9 +101,7 @@ def _terms_of_size(prediction, target, n_fft, hop, level, config):
         yield from ((name, v) for name, v in zip(_MAGNITUDE_TERMS, distances, strict=True) if name in active)
     if n_fft not in config.phase_n_ffts:
         return
-    if config.weighting == "magnitude":
-        prediction, target = (x / level[:, None, None, None] for x in (prediction, target))
-    options = {"hop_length": hop, "weighting": config.weighting}
+    options = {"hop_length": hop, "weighting": config.weighting, "level": level}
     if "correlation" in active:
         yield "correlation", spectrum_terms.correlation(prediction, target, **options)
     if "instantaneous_frequency" in active:

@@ -1,4 +1,4 @@
-"""The spectral losses as functions of two spectra, so that an objective computes each STFT once for all terms.
+"""The spectral losses as functions of two spectra, so that one STFT serves all terms of an objective.
 
 Spectra are `[B, C, K, F]` as `earvae_jax.spectral.stft` gives them. `losses.py` holds the same losses as
 functions of audio.
@@ -19,10 +19,14 @@ Weighting = Literal["magnitude"] | None
 # A target whose channel holds next to nothing (the side of a mono recording) is measured against 1 % of the
 # item's loudest signal; its own norm would turn rounding into a loss of thousands.
 _CONVERGENCE_FLOOR = 0.01
+# Magnitudes are floored at 1e-4, as in auraloss.
+_POWER_FLOOR = 1e-8
 # Keeps 1 / |X| finite at zero bins; far below any spectrum of 24-bit audio.
 _MAGNITUDE_FLOOR = 1e-30
 # What the published correlation adds to |P||T|.
 _CORRELATION_EPSILON = 1e-8
+# Amplitude of a sine, −100 dB of full scale, below whose bins phase is rounding noise and weights fade out.
+_SILENT_AMPLITUDE = 1e-5
 
 
 def correlation(
@@ -31,15 +35,19 @@ def correlation(
     *,
     hop_length: int,
     weighting: Weighting,
+    level: Float[Array, "B"] | float = 1.0,
 ) -> Float[Array, ""]:
-    """`1 − cos` of the phase difference; see `losses.correlation_loss`."""
+    """`1 − cos` of the phase difference; see `losses.correlation_loss`.
+
+    `level` divides each item's weights (here and below), so that the loss is relative to that level.
+    """
     product = prediction.real * target.real + prediction.imag * target.imag
     predicted, wanted = (spectral.magnitude(x, floor=_MAGNITUDE_FLOOR) for x in (prediction, target))
     if weighting is None:
         return 1 - jnp.mean(product / (predicted * wanted + _CORRELATION_EPSILON))
-    weights = jax.lax.stop_gradient(jnp.minimum(predicted, wanted))
     # Two divisions: the product of two small magnitudes can underflow.
-    return _weighted_mean(1 - product / predicted / wanted, weights, prediction, hop_length)
+    values = 1 - product / predicted / wanted
+    return _weighted_mean(values, jnp.minimum(predicted, wanted), prediction, hop_length, level)
 
 
 def instantaneous_frequency(
@@ -49,9 +57,10 @@ def instantaneous_frequency(
     hop_length: int,
     wrap: bool,
     weighting: Weighting,
+    level: Float[Array, "B"] | float = 1.0,
 ) -> Float[Array, ""]:
     """Difference of the phases' change from frame to frame; see `losses.instantaneous_frequency_loss`."""
-    return _phase_change(prediction, target, -2, hop_length, wrap, weighting)
+    return _phase_change(prediction, target, -2, hop_length, wrap, weighting, level)
 
 
 def group_delay(
@@ -61,12 +70,13 @@ def group_delay(
     hop_length: int,
     wrap: bool,
     weighting: Weighting,
+    level: Float[Array, "B"] | float = 1.0,
 ) -> Float[Array, ""]:
     """Difference of the phases' change from bin to bin; see `losses.group_delay_loss`."""
-    return _phase_change(prediction, target, -1, hop_length, wrap, weighting)
+    return _phase_change(prediction, target, -1, hop_length, wrap, weighting, level)
 
 
-def _phase_change(prediction, target, axis, hop_length, wrap, weighting) -> Float[Array, ""]:
+def _phase_change(prediction, target, axis, hop_length, wrap, weighting, level) -> Float[Array, ""]:
     if prediction.shape[axis] < 2:
         return jnp.zeros(())  # one frame: nothing changes
     if wrap:
@@ -78,28 +88,26 @@ def _phase_change(prediction, target, axis, hop_length, wrap, weighting) -> Floa
         return jnp.mean(jnp.abs(change))
     smaller = jnp.sqrt(jnp.minimum(spectral.power(prediction), spectral.power(target)))
     count = smaller.shape[axis]
-    weights = jnp.minimum(
-        jax.lax.slice_in_dim(smaller, 1, count, axis=axis),
-        jax.lax.slice_in_dim(smaller, 0, count - 1, axis=axis),
-    )
-    return _weighted_mean(jnp.abs(change), jax.lax.stop_gradient(weights), prediction, hop_length)
+    later, earlier = (jax.lax.slice_in_dim(smaller, i, i + count - 1, axis=axis) for i in (1, 0))
+    return _weighted_mean(jnp.abs(change), jnp.minimum(later, earlier), prediction, hop_length, level)
 
 
-def _weighted_mean(values, weights, spectrum, hop_length) -> Float[Array, ""]:
+def _weighted_mean(values, magnitudes, spectrum, hop_length, level) -> Float[Array, ""]:
     """Σ weights · values, scaled so that one sample's gradient is at most that of a mean absolute error.
 
-    The scale is 1 / (2 · hop · the windows' largest sum) per weight and hop / samples / F per term; the
-    proof stands in `losses.group_delay_loss`.
+    The proof stands in `losses.group_delay_loss`.
     """
     *items, frames, bins = spectrum.shape
     n_fft = 2 * (bins - 1)
-    samples = (frames - 1) * hop_length + n_fft
-    scale = 1 / (2 * window_overlap(n_fft, hop_length) * samples * bins * math.prod(items))
-    return jnp.sum(weights * values) * scale
+    silent = _SILENT_AMPLITUDE * n_fft / 4  # a sine of amplitude a has a bin of a · n_fft / 4
+    weights = jax.lax.stop_gradient(magnitudes * (magnitudes / (magnitudes + silent)))
+    per_item = jnp.sum(weights * values, axis=(1, 2, 3)) / level
+    samples = math.prod(items) * ((frames - 1) * hop_length + n_fft)
+    return jnp.sum(per_item) / (2 * window_overlap(n_fft, hop_length) * bins * samples)
 
 
 def window_overlap(n_fft: int, hop_length: int) -> float:
-    """Largest sum of the Hann windows that cover one sample: `n_fft / (2 · hop)` where the hop divides half."""
+    """Largest sum of the Hann windows over one sample: `n_fft / (2 · hop)` where the hop divides half."""
     window = spectral.hann_window(n_fft).astype(np.float64)
     folded = np.pad(window, (0, -n_fft % hop_length)).reshape(-1, hop_length).sum(axis=0)
     return float(folded.max())
@@ -110,24 +118,29 @@ def magnitude_distances(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Spectral convergence and log-magnitude distance; see `losses.multi_resolution_stft_loss`.
 
-    Mid and side are formed from the spectra: the STFT is linear, and this halves the transforms.
+    Mid and side are formed from the spectra: the STFT is linear, and this halves the transforms. One signal
+    at a time and one logarithm of the ratio, so that no array of all signals is ever written.
     """
-    predicted, wanted = (spectral.magnitude(_mslr(x, mid_side)) for x in (prediction, target))
-    log_distance = jnp.mean(jnp.abs(jnp.log(predicted) - jnp.log(wanted)))
-    error = _norm(predicted - wanted)  # [B, S]
-    norm = _norm(wanted)
+    log_distances, errors, norms = [], [], []
+    for predicted, wanted in zip(_signals(prediction, mid_side), _signals(target, mid_side), strict=True):
+        predicted, wanted = (jnp.maximum(spectral.power(x), _POWER_FLOOR) for x in (predicted, wanted))
+        log_distances.append(jnp.mean(jnp.abs(jnp.log(predicted / wanted))) / 2)
+        errors.append(_norm(jnp.sqrt(predicted) - jnp.sqrt(wanted)))
+        norms.append(jnp.sqrt(jnp.sum(wanted, axis=(-2, -1))))
+    error, norm = jnp.stack(errors, axis=1), jnp.stack(norms, axis=1)  # [B, S]
     norm = jnp.maximum(norm, _CONVERGENCE_FLOOR * jnp.max(norm, axis=1, keepdims=True))
-    return jnp.mean(error / norm), log_distance
+    return jnp.mean(error / norm), sum(log_distances) / len(log_distances)
 
 
-def _mslr(spectrum, mid_side: bool):
-    if not mid_side or spectrum.shape[1] == 1:
-        return spectrum
-    left, right = spectrum[:, :1], spectrum[:, 1:]
-    return jnp.concatenate([(left + right) / 2, (left - right) / 2, spectrum], axis=1)
+def _signals(spectrum, mid_side: bool) -> list[Complex[Array, "B K F"]]:
+    channels = [spectrum[:, channel] for channel in range(spectrum.shape[1])]
+    if not mid_side or len(channels) == 1:
+        return channels
+    left, right = channels
+    return [(left + right) / 2, (left - right) / 2, left, right]
 
 
-def _norm(values: Float[Array, "B S K F"]) -> Float[Array, "B S"]:
-    """Euclidean norm of each signal's bins, with the gradient 0 at 0."""
+def _norm(values: Float[Array, "B K F"]) -> Float[Array, "B"]:
+    """Euclidean norm of each item's bins, with the gradient 0 at 0."""
     squared = jnp.sum(jnp.square(values), axis=(-2, -1))
     return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
