@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from earvae_jax.atomic import replacing
 from earvae_jax.errors import UserError, require
+from earvae_jax.file_search import find_files
 
 # What libsndfile reads, and the containers that the `ffmpeg` extra adds.
 EXTENSIONS = frozenset(
@@ -28,28 +29,8 @@ SUBTYPES = {"wav": "FLOAT", "flac": "PCM_24"}
 
 
 def find_audio(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
-    """Expands files and folders to (file, its name relative to the input it came from), in a fixed order.
-
-    Folders are walked to the bottom; what has no audio extension there is passed over, and so are hidden
-    files. A file named directly is always taken.
-
-    Raises:
-      UserError: an input that does not exist, or inputs that hold no audio at all.
-    """
-    found: dict[Path, Path] = {}
-    for given in map(Path, inputs):
-        if given.is_dir():
-            for path in sorted(given.rglob("*")):
-                hidden = any(part.startswith(".") for part in path.relative_to(given).parts)
-                if path.suffix.lower() in EXTENSIONS | FFMPEG_EXTENSIONS and not hidden and path.is_file():
-                    found.setdefault(path, path.relative_to(given))
-        elif given.exists():
-            found.setdefault(given, Path(given.name))
-        else:
-            raise UserError(f"{given}: no such file or folder")
-    if not found:
-        raise UserError(f"no audio files in {', '.join(map(str, inputs))}")
-    return list(found.items())
+    """Audio files of folders and files; see `find_files`."""
+    return find_files(inputs, EXTENSIONS | FFMPEG_EXTENSIONS, "audio files")
 
 
 class AudioReader:

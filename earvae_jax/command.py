@@ -4,10 +4,13 @@ Exit status: 0 all done; 1 some file failed, the others are done; 2 the call its
 """
 
 import argparse
+import functools
 import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 from logging import INFO, LogRecord
+from pathlib import Path
 from typing import NoReturn
 
 from absl import app, logging
@@ -56,7 +59,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 def _run(arguments: argparse.Namespace) -> None:
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
-    logging.get_absl_handler().setFormatter(_Line())
+    handler = logging.get_absl_handler()
+    handler.setFormatter(_Line())
+    handler.addFilter(_is_ours_or_serious)
     module, _ = _SUBCOMMANDS[arguments.command]
     try:
         status = importlib.import_module(module).run(arguments)
@@ -67,6 +72,17 @@ def _run(arguments: argparse.Namespace) -> None:
         logging.error("interrupted; finished outputs are kept, the same command continues")
         status = _INTERRUPTED
     sys.exit(status)
+
+
+def _is_ours_or_serious(record: LogRecord) -> bool:
+    """Drops what JAX and Orbax tell about their ordinary work."""
+    return record.levelno > INFO or Path(record.pathname).parent in _own_folders()
+
+
+@functools.cache
+def _own_folders() -> frozenset[Path]:
+    packages = (__package__, *(f"{__package__}.{name}" for name in ("convert", "train", "infer")))
+    return frozenset(Path(importlib.util.find_spec(name).origin).parent for name in packages)
 
 
 class _Parser(argparse_flags.ArgumentParser):

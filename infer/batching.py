@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from earvae_jax.infer.cutting import Cut
+from .cutting import Cut
 
 
 class _Waiting(NamedTuple):

@@ -14,15 +14,16 @@ from earvae_jax.audio_files import Resampler, resampled_length, to_channels
 from earvae_jax.checkpoints import load_with_info
 from earvae_jax.compilation_cache import enable_compilation_cache
 from earvae_jax.errors import UserError
-from earvae_jax.infer.batching import Batcher
-from earvae_jax.infer.compiled import CompiledModel
-from earvae_jax.infer.cutting import Cut, cut_audio, cut_latents
-from earvae_jax.infer.latents import Latents
-from earvae_jax.infer.pipeline import Pipeline, Task
-from earvae_jax.infer.receptive_field import decoder_context, encoder_context
-from earvae_jax.infer.tiling import WINDOW_SIZES, Tiling
 from earvae_jax.parameters import fingerprint, named_arrays
 from earvae_jax.vae import EarVAE
+
+from .batching import Batcher
+from .compiled import CompiledModel
+from .cutting import Cut, cut_audio, cut_latents
+from .latents import Latents
+from .pipeline import Pipeline, Task
+from .receptive_field import decoder_context, encoder_context
+from .tiling import WINDOW_SIZES, Tiling
 
 LatentKind = Literal["mean", "sample"]
 _NOISE_BLOCK = 1024  # latents whose noise comes from one key
@@ -110,10 +111,10 @@ class Codec:
         source = self._array(audio, sample_rate)
         return self._collect(Task(name, audio=source, latent=latent, seed=seed))
 
-    def run(self, tasks: Iterable[Task], done: Callable[[Task, UserError | None], None]) -> None:
+    def run(self, tasks: Iterable[Task], done: Callable[[int, UserError | None], None]) -> None:
         """Runs many tasks; windows of different files share batches, reading and writing overlap computing.
 
-        `done` is called for each task when it is finished, with the error that ended it, if any.
+        `done` is called with the position of each task that is finished, and the error that ended it, if any.
         """
         Pipeline(self, done).run(tasks)
 
@@ -168,13 +169,11 @@ class Codec:
         """Refuses latents of another model."""
         if latents.model and latents.model != self.model_fingerprint:
             raise UserError(
-                f"{latents.name or 'the latents'}: encoded by another model "
-                f"({latents.model[:12]}…, this one is {self.model_fingerprint[:12]}…)"
+                f"encoded by another model ({latents.model[:12]}…; this is {self.model_fingerprint[:12]}…)"
             )
         if latents.mean.shape[1] != self.config.latent_dim:
             raise UserError(
-                f"{latents.name or 'the latents'}: {latents.mean.shape[1]} channels, "
-                f"this model has latents of {self.config.latent_dim}"
+                f"latents of {latents.mean.shape[1]} values; this model has {self.config.latent_dim}"
             )
 
     def _plain(self, mean: Float[np.ndarray, "N D"]) -> Latents:
@@ -194,7 +193,7 @@ class Codec:
         return np.concatenate(blocks)
 
     def _run_one(self, task: Task) -> None:
-        def done(task: Task, error: UserError | None) -> None:
+        def done(_: int, error: UserError | None) -> None:
             if error is not None:
                 raise error
 

@@ -14,9 +14,10 @@ from jaxtyping import Array, Float, Int
 from earvae_jax.attention import BLOCK
 from earvae_jax.bottleneck import Posterior
 from earvae_jax.errors import UserError
-from earvae_jax.infer.formulation import choose_formulation
 from earvae_jax.layers import Extent
 from earvae_jax.vae import EarVAE
+
+from .formulation import choose_formulation
 
 # What a name of --dtype means: the type of the activations, and the precision of float32 products.
 # float32 is exact; tf32 lets an NVIDIA GPU round factors to 10 bits.

@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from earvae_jax.config import ModelConfig
-from earvae_jax.infer.tiling import Tiling, Window
 from earvae_jax.lengths import latents_for
+
+from .tiling import Tiling, Window
 
 
 class Cut(NamedTuple):

@@ -10,12 +10,13 @@ from jaxtyping import Float
 
 from earvae_jax.audio_files import Resampler, to_channels
 from earvae_jax.errors import UserError
-from earvae_jax.infer.cutting import Cut
-from earvae_jax.infer.latents import Latents
-from earvae_jax.infer.threads import Writer, prefetched
+
+from .cutting import Cut
+from .latents import Latents
+from .threads import Writer, prefetched
 
 if TYPE_CHECKING:
-    from earvae_jax.infer.codec import Codec
+    from .codec import Codec
 
 _BLOCK = 1 << 16  # samples read at a time
 _WINDOWS_AHEAD = 2
@@ -35,7 +36,7 @@ class Task:
     """One piece of audio: where it comes from and what is to be made of it.
 
     Attributes:
-      name: in messages, and for the noise of sampled latents.
+      name: goes into the latents, and seeds the noise where they are sampled.
       audio: opens the audio to encode, or
       latents: reads latents that exist already.
       keep: receives the latents.
@@ -52,12 +53,10 @@ class Task:
     seed: int = 0
 
 
-class _Read(Protocol):
-    """What the reading thread tells about the audio when it has read all of it."""
-
-
 @dataclasses.dataclass(frozen=True)
 class _End:
+    """What is known of the audio when all of it has been read."""
+
     sample_rate: int
     samples: int
     channels: int
@@ -66,7 +65,7 @@ class _End:
 class Pipeline:
     """Runs tasks for a codec; see `Codec.run`."""
 
-    def __init__(self, codec: "Codec", done: Callable[[Task, UserError | None], None]):
+    def __init__(self, codec: "Codec", done: Callable[[int, UserError | None], None]):
         self._codec, self._done = codec, done
         self._encoder, self._decoder = codec.batchers()
         self._active: dict[int, _Progress] = {}
@@ -108,8 +107,7 @@ class Pipeline:
         with task.audio() as reader:
             if reader.channels not in (1, config.io_channels):
                 raise UserError(
-                    f"{task.name}: {reader.channels} channels; the model takes {config.io_channels}: "
-                    "mix it down first"
+                    f"{reader.channels} channels; the model takes {config.io_channels}: mix it down first"
                 )
             samples = 0
             resampler = Resampler(reader.sample_rate, rate, reader.channels)
@@ -148,7 +146,7 @@ class Pipeline:
             if progress.finished:
                 del self._active[number]
                 progress.close()
-                self._done(progress.task, progress.error)
+                self._done(number, progress.error)
 
 
 class _Progress:
@@ -235,7 +233,7 @@ class _Progress:
         latents = self.encoded
         values = latents.mean
         if self.task.latent == "sample":
-            noise = self._codec.noise(values.shape, self.task.seed, self.task.name)
+            noise = self._codec.noise(values.shape, self.task.seed, latents.name)
             values = values + latents.std * noise
         # From here on only the audio's length, rate and channels are needed of the latents.
         self.encoded = latents = dataclasses.replace(latents, mean=latents.mean[:0], std=None)

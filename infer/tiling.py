@@ -9,7 +9,7 @@ import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from earvae_jax.infer.receptive_field import Reach
+from .receptive_field import Reach
 
 # Each a multiple of the next, so that any length is covered with little left over. In seconds of 44.1 kHz
 # music about 24, 6 and 1.5.

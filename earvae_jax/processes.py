@@ -1,0 +1,55 @@
+"""Several processes on one job: joining them, and which of them this one is."""
+
+import argparse
+import os
+
+from earvae_jax.errors import UserError
+
+# What clusters set for a job of several tasks, as `jax.distributed` finds them by itself.
+_TASK_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+_TPU_WORKERS = "TPU_WORKER_HOSTNAMES"
+# A process that has finished waits for the slowest; files differ by hours.
+_SHUTDOWN_SECONDS = 24 * 3600
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that tell several processes of each other."""
+    group = parser.add_argument_group("several processes (found by themselves on SLURM and TPU pods)")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    group.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
+    group.add_argument("--process-id", type=int, metavar="I", help="which of them this is, from 0")
+
+
+def join(arguments: argparse.Namespace) -> tuple[int, int]:
+    """Joins the other processes, if there are any; gives this one's index and their number.
+
+    Must come before the first use of a device.
+
+    Raises:
+      UserError: some but not all of the three flags, or flags that cannot be.
+    """
+    import jax
+
+    given = (arguments.coordinator, arguments.num_processes, arguments.process_id)
+    if all(value is None for value in given):
+        if not _in_cluster():
+            return 0, 1
+        jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
+    elif any(value is None for value in given):
+        raise UserError("--coordinator, --num-processes and --process-id are given together or not at all")
+    else:
+        coordinator, count, index = given
+        if count < 1 or not 0 <= index < count:
+            raise UserError(f"--process-id {index} is not one of --num-processes {count}")
+        try:
+            jax.distributed.initialize(coordinator, count, index, shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"process {index} cannot reach --coordinator {coordinator}: {reason}") from None
+    return jax.process_index(), jax.process_count()
+
+
+def _in_cluster() -> bool:
+    tasks = max((int(os.environ.get(name) or 1) for name in _TASK_COUNTS), default=1)
+    workers = [name for name in os.environ.get(_TPU_WORKERS, "").split(",") if name]
+    return tasks > 1 or len(workers) > 1

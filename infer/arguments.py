@@ -1,0 +1,75 @@
+"""Flags that the commands on files share."""
+
+import argparse
+
+
+def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, on which devices, how."""
+    parser.add_argument(
+        "--checkpoint", metavar="DIR", help="a converted or trained model; default: the demo model"
+    )
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "tf32", "bfloat16"),
+        help="float32 is exact; tf32 rounds products on NVIDIA GPUs; bfloat16 is fastest on accelerators",
+    )
+    parser.add_argument(
+        "--batch-size", default="auto", type=_batch_size, metavar="N", help="windows at a time; default: auto"
+    )
+    parser.add_argument("--devices", type=_positive, metavar="N", help="local devices to use; default: all")
+    parser.add_argument("--overwrite", action="store_true", help="make outputs anew that exist already")
+    parser.add_argument(
+        "--compilation-cache",
+        metavar="DIR",
+        help="for compiled programs, or off; default: $EARVAE_CACHE_DIR or the user's cache folder",
+    )
+
+
+def open_codec(arguments: argparse.Namespace):
+    """The codec that the flags describe."""
+    import jax
+
+    from earvae_jax.compilation_cache import enable_compilation_cache
+    from earvae_jax.errors import UserError
+
+    from .codec import Codec
+
+    enable_compilation_cache(arguments.compilation_cache)
+    devices = jax.local_devices()
+    if arguments.devices is not None:
+        if arguments.devices > len(devices):
+            raise UserError(f"--devices {arguments.devices}: this machine has {len(devices)}")
+        devices = devices[: arguments.devices]
+    return Codec.load(
+        arguments.checkpoint, dtype=arguments.dtype, batch_size=arguments.batch_size, devices=devices
+    )
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which latents are decoded."""
+    parser.add_argument(
+        "--latent",
+        default="mean",
+        choices=("mean", "sample"),
+        help="decode the mean (the same every time) or a sample",
+    )
+    parser.add_argument("--seed", default=0, type=int, help="of the samples; default: 0")
+
+
+def add_audio_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """How audio is written."""
+    parser.add_argument(
+        "--format", default="wav", choices=("wav", "flac"), help="wav: 32-bit float; flac: 24 bits"
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return number
+
+
+def _batch_size(text: str) -> int | str:
+    return text if text == "auto" else _positive(text)

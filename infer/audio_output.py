@@ -1,0 +1,28 @@
+"""Writing what the codec decodes."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from earvae_jax.audio_files import writing
+
+from .latents import Latents
+
+
+def audio_writer(path: Path, format: str) -> Callable[[Iterator[Float[np.ndarray, "T C"]], Latents], None]:
+    """A `Task.write` that writes blocks to a file of the rate and channels that were encoded."""
+
+    def write(blocks: Iterator[Float[np.ndarray, "T C"]], latents: Latents) -> None:
+        with writing(
+            path,
+            sample_rate=latents.sample_rate,
+            channels=latents.channels,
+            format=format,
+            samples=latents.samples,
+        ) as file:
+            for block in blocks:
+                file.write(block)
+
+    return write

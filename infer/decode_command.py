@@ -1,0 +1,47 @@
+"""`earvae decode`: write the audio of latent files."""
+
+import argparse
+
+from .arguments import add_audio_output_arguments, add_codec_arguments, add_sampling_arguments, open_codec
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the command."""
+    from earvae_jax.processes import add_arguments as add_process_arguments
+
+    parser.add_argument("inputs", nargs="+", metavar="LATENTS", help=".npz files and folders of them")
+    parser.add_argument("--output-dir", required=True, metavar="DIR", help="gets an audio file for each")
+    add_audio_output_arguments(parser)
+    add_sampling_arguments(parser)
+    add_codec_arguments(parser)
+    add_process_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Decodes every file; the exit status is that of the contract."""
+    import functools
+
+    from earvae_jax.file_search import find_files
+    from earvae_jax.processes import join
+
+    from .audio_output import audio_writer
+    from .jobs import Job, run_jobs, share, writable_folder
+    from .latents import read_latents
+    from .pipeline import Task
+
+    found = find_files(arguments.inputs, {".npz"}, "latent files")
+    output_dir = writable_folder(arguments.output_dir)
+    process, processes = join(arguments)
+    jobs, clashes = share(found, output_dir, f".{arguments.format}", process=process, processes=processes)
+    codec = open_codec(arguments)
+
+    def task(job: Job) -> Task:
+        return Task(
+            job.name,
+            latents=functools.partial(read_latents, job.source),
+            write=audio_writer(job.output, arguments.format),
+            latent=arguments.latent,
+            seed=arguments.seed,
+        )
+
+    return run_jobs(codec, jobs, task, failed=clashes, overwrite=arguments.overwrite).status

@@ -1,0 +1,52 @@
+"""`earvae encode`: write the latents of audio files."""
+
+import argparse
+
+from .arguments import add_codec_arguments, open_codec
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the command."""
+    from earvae_jax.processes import add_arguments as add_process_arguments
+
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="audio files and folders of them")
+    parser.add_argument("--output-dir", required=True, metavar="DIR", help="gets a NAME.npz for each file")
+    parser.add_argument(
+        "--latent-dtype",
+        default="float32",
+        choices=("float32", "float16"),
+        help="of the files; default: float32",
+    )
+    add_codec_arguments(parser)
+    add_process_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Encodes every file; the exit status is that of the contract."""
+    import functools
+
+    from earvae_jax.audio_files import AudioReader, find_audio
+    from earvae_jax.processes import join
+
+    from .jobs import Job, run_jobs, share, writable_folder
+    from .latents import write_latents
+    from .pipeline import Task
+
+    found = find_audio(arguments.inputs)
+    output_dir = writable_folder(arguments.output_dir)
+    process, processes = join(arguments)
+    jobs, clashes = share(found, output_dir, ".npz", process=process, processes=processes)
+    codec = open_codec(arguments)
+    described = {
+        "model_sample_rate": codec.sample_rate,
+        "downsampling_ratio": codec.config.downsampling_ratio,
+        "compute_dtype": arguments.dtype,
+    }
+
+    def task(job: Job) -> Task:
+        def keep(latents):
+            write_latents(job.output, latents, dtype=arguments.latent_dtype, metadata=described)
+
+        return Task(job.name, audio=functools.partial(AudioReader, job.source), keep=keep)
+
+    return run_jobs(codec, jobs, task, failed=clashes, overwrite=arguments.overwrite).status

@@ -1,0 +1,49 @@
+"""`earvae reconstruct`: encode and decode audio files."""
+
+import argparse
+
+from .arguments import add_audio_output_arguments, add_codec_arguments, add_sampling_arguments, open_codec
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the command."""
+    from earvae_jax.processes import add_arguments as add_process_arguments
+
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="audio files and folders of them")
+    parser.add_argument("--output-dir", default="results", metavar="DIR", help="default: results")
+    add_audio_output_arguments(parser)
+    add_sampling_arguments(parser)
+    add_codec_arguments(parser)
+    add_process_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Reconstructs every file; the exit status is that of the contract."""
+    import functools
+
+    from earvae_jax.audio_files import AudioReader, find_audio
+    from earvae_jax.errors import UserError
+    from earvae_jax.processes import join
+
+    from .audio_output import audio_writer
+    from .jobs import Job, run_jobs, share, writable_folder
+    from .pipeline import Task
+
+    if not arguments.inputs:
+        raise UserError("no audio given: earvae reconstruct FILE_OR_FOLDER …")
+    found = find_audio(arguments.inputs)
+    output_dir = writable_folder(arguments.output_dir)
+    process, processes = join(arguments)
+    jobs, clashes = share(found, output_dir, f".{arguments.format}", process=process, processes=processes)
+    codec = open_codec(arguments)
+
+    def task(job: Job) -> Task:
+        return Task(
+            job.name,
+            audio=functools.partial(AudioReader, job.source),
+            write=audio_writer(job.output, arguments.format),
+            latent=arguments.latent,
+            seed=arguments.seed,
+        )
+
+    return run_jobs(codec, jobs, task, failed=clashes, overwrite=arguments.overwrite).status
