@@ -92,7 +92,9 @@ def voice(
     phase = np.float32(frequency) * time + np.float32(rng.random())
     if timbre.vibrato_depth:
         angle = np.float32(2 * np.pi * timbre.vibrato_rate) * time
-        phase += np.float32(frequency * timbre.vibrato_depth / (2 * np.pi * timbre.vibrato_rate)) * np.sin(angle)
+        phase += np.float32(frequency * timbre.vibrato_depth / (2 * np.pi * timbre.vibrato_rate)) * np.sin(
+            angle
+        )
     index = (phase * np.float32(_TABLE_SIZE)).astype(np.int32) & (_TABLE_SIZE - 1)
     bright, dark = _wave_tables(rng, timbre, frequency, sample_rate)
     darkness = 1 - np.exp(-time / np.float32(timbre.decay))
@@ -103,13 +105,19 @@ def voice(
 
 
 def pluck(
-    rng: np.random.Generator, frequency: float, seconds: float, sample_rate: int, *, damping: float, softness: float
+    rng: np.random.Generator,
+    frequency: float,
+    seconds: float,
+    sample_rate: int,
+    *,
+    damping: float,
+    softness: float,
 ) -> np.ndarray:
     """A plucked string by Karplus and Strong (1983); `[samples]`.
 
-    `damping` is the loss per period at the fundamental, `softness` in 0..0.5 the weight of the string's low-pass.
-    The loop's gain per period is applied to the spectrum of one period, so all periods come from one inverse FFT;
-    the string has a whole number of samples and the result is resampled to the exact pitch.
+    `damping` is the loss per period at the fundamental, `softness` in 0..0.5 the weight of the string's
+    low-pass. The loop's gain per period is applied to the spectrum of one period, so all periods come from one
+    inverse FFT; the string has a whole number of samples and the result is resampled to the exact pitch.
     """
     period = max(8, round(sample_rate / frequency))
     ratio = frequency * period / sample_rate
@@ -144,7 +152,7 @@ def bell(rng: np.random.Generator, frequency: float, seconds: float, sample_rate
 def coloured_noise(
     rng: np.random.Generator, count: int, sample_rate: int, *, low: float, high: float, tilt: float
 ) -> np.ndarray:
-    """Noise between two frequencies with amplitude falling as frequency ** -tilt; `[count]`, unit deviation."""
+    """Noise between two frequencies, amplitude falling as frequency ** -tilt; `[count]`, unit deviation."""
     size = 1 << max(4, (count - 1).bit_length())  # a power of two keeps the FFT fast
     frequency = np.arange(size // 2 + 1, dtype=np.float32) * np.float32(sample_rate / size)
     frequency[0] = frequency[1]
@@ -169,7 +177,9 @@ def snare(rng: np.random.Generator, sample_rate: int) -> np.ndarray:
     """A snare drum or clap: band noise over a short tone; `[samples]`."""
     count = int(rng.uniform(0.1, 0.3) * sample_rate)
     time = _time(count, sample_rate)
-    noise = coloured_noise(rng, count, sample_rate, low=rng.uniform(300, 1500), high=rng.uniform(4000, 12000), tilt=0.2)
+    noise = coloured_noise(
+        rng, count, sample_rate, low=rng.uniform(300, 1500), high=rng.uniform(4000, 12000), tilt=0.2
+    )
     tone = np.sin(np.float32(2 * np.pi * rng.uniform(150, 260)) * time) * np.exp(-time / np.float32(0.05))
     rattle = 0.4 * noise * np.exp(-time / np.float32(rng.uniform(0.03, 0.12)))
     return (rattle + np.float32(rng.uniform(0, 0.8)) * tone).astype(np.float32)

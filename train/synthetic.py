@@ -1,8 +1,8 @@
-"""Procedural stereo music: unlimited, seeded, rendered in numpy; the data set for training with no data at hand.
+"""Procedural stereo music: unlimited, seeded, rendered in numpy; the data set when there is no data at hand.
 
-A piece is a key, a tempo, four chords and a few tracks (bass, chords, melody, arpeggio, drums, noise), each with its
-own instrument, place between the loudspeakers and treatment. `render` cuts an excerpt out of such a piece; the
-excerpt may start in the middle of notes, as a crop of a recording does.
+A piece is a key, a tempo, four chords and a few tracks (bass, chords, melodies, drums, noise), each with its
+own instrument, place between the loudspeakers and treatment. `render` cuts an excerpt out of such a piece;
+the excerpt may start in the middle of notes, as a crop of a recording does.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,13 @@ from scipy import fft, signal
 
 from . import instruments
 
-_SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 3, 5, 7, 9, 10), (0, 3, 5, 7, 10), (0, 2, 4, 7, 9))
+_SCALES = (
+    (0, 2, 4, 5, 7, 9, 11),
+    (0, 2, 3, 5, 7, 8, 10),
+    (0, 2, 3, 5, 7, 9, 10),
+    (0, 3, 5, 7, 10),
+    (0, 2, 4, 7, 9),
+)
 _LEAD_SECONDS = 0.4  # rendered before the excerpt and cut off, so that notes and reverberation already sound
 
 
@@ -61,7 +67,9 @@ class _Canvas:
         self.audio = np.zeros((2, samples), np.float32)
         self.sample_rate = sample_rate
 
-    def add(self, note: np.ndarray, seconds: float, gain: float, pan: float, delay_seconds: float = 0.0) -> None:
+    def add(
+        self, note: np.ndarray, seconds: float, gain: float, pan: float, delay_seconds: float = 0.0
+    ) -> None:
         """Mix a mono note at a time, at constant power for `pan` in -1 (left) .. 1 (right)."""
         angle = np.pi / 4 * (1 + pan)
         gains = gain * np.cos(angle), gain * np.sin(angle)
@@ -94,7 +102,9 @@ def _bass(rng: np.random.Generator, piece: _Piece, canvas: _Canvas) -> None:
     for time, chord in piece.onsets(division):
         if rng.random() < 0.85:
             degree = chord + int(rng.choice((0, 0, 0, 2, 4)))
-            canvas.add(instrument(piece.frequency(degree, octave), 0.9 * division * piece.beat), time, 1.0, 0.0)
+            canvas.add(
+                instrument(piece.frequency(degree, octave), 0.9 * division * piece.beat), time, 1.0, 0.0
+            )
 
 
 def _chords(rng: np.random.Generator, piece: _Piece, canvas: _Canvas) -> None:
@@ -130,7 +140,12 @@ def _drums(rng: np.random.Generator, piece: _Piece, canvas: _Canvas) -> None:
         "tom": instruments.tom(rng, rate),
     }
     level = {name: rng.uniform(0.3, 1.0) for name in sounds} | {"kick": rng.uniform(0.7, 1.6)}
-    pan = {"kick": 0.0, "snare": rng.uniform(-0.2, 0.2), "cymbal": rng.uniform(-0.7, 0.7), "tom": rng.uniform(-0.9, 0.9)}
+    pan = {
+        "kick": 0.0,
+        "snare": rng.uniform(-0.2, 0.2),
+        "cymbal": rng.uniform(-0.7, 0.7),
+        "tom": rng.uniform(-0.9, 0.9),
+    }
     for time, _ in piece.onsets(0.25):
         sixteenth = round((piece.start + time) / (piece.beat / 4)) % 16
         chance = {
@@ -151,14 +166,20 @@ def _texture(rng: np.random.Generator, piece: _Piece, canvas: _Canvas) -> None:
     swell = 1 + 0.7 * np.sin(2 * np.pi * (rng.uniform(0.1, 4) * time + rng.random())).astype(np.float32)
     high, tilt = low * 10 ** rng.uniform(0.2, 1.5), rng.uniform(0, 1)
     noises = [
-        instruments.coloured_noise(rng, time.size, piece.sample_rate, low=low, high=high, tilt=tilt) for _ in range(3)
+        instruments.coloured_noise(rng, time.size, piece.sample_rate, low=low, high=high, tilt=tilt)
+        for _ in range(3)
     ]
     for channel in (0, 1):
         canvas.audio[channel] += np.float32(0.25) * swell * (common * noises[0] + wide * noises[1 + channel])
 
 
 # track, chance that a piece has it, range of its level in dB
-_TRACKS = ((_bass, 0.85, (-6, 3)), (_chords, 0.75, (-14, 0)), (_chords, 0.3, (-16, -3)), (_melody, 0.75, (-12, 0)))
+_TRACKS = (
+    (_bass, 0.85, (-6, 3)),
+    (_chords, 0.75, (-14, 0)),
+    (_chords, 0.3, (-16, -3)),
+    (_melody, 0.75, (-12, 0)),
+)
 _TRACKS += ((_melody, 0.35, (-14, -3)), (_drums, 0.7, (-10, 3)), (_texture, 0.25, (-24, -6)))
 
 
@@ -168,7 +189,9 @@ def _treat(rng: np.random.Generator, audio: np.ndarray, sample_rate: int) -> np.
         kind = rng.choice(("lowpass", "highpass", "bandpass"), p=(0.6, 0.2, 0.2))
         corner = 10 ** rng.uniform(2.5, 4) if kind == "lowpass" else 10 ** rng.uniform(1.6, 2.8)
         corners = (corner, corner * rng.uniform(4, 20)) if kind == "bandpass" else corner
-        sections = signal.butter(1, np.minimum(corners, 0.45 * sample_rate), kind, fs=sample_rate, output="sos")
+        sections = signal.butter(
+            1, np.minimum(corners, 0.45 * sample_rate), kind, fs=sample_rate, output="sos"
+        )
         audio = signal.sosfilt(sections.astype(np.float32), audio).astype(np.float32)
     if rng.random() < 0.2:
         drive = np.float32(10 ** rng.uniform(0, 1.2))

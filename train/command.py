@@ -1,0 +1,86 @@
+"""`earvae train`."""
+
+import argparse
+from logging import INFO, LogRecord
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags."""
+    parser.add_argument(
+        "--config", required=True, help="training config: a JSON file, or the name of a bundled one"
+    )
+    parser.add_argument("--workdir", required=True, help="folder of the run; the same folder continues it")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one value of the config, such as optimizer.learning_rate=1e-4; may be repeated",
+    )
+    parser.add_argument("--init", metavar="CHECKPOINT", help="start from this model's weights (fine-tuning)")
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes: on a pod or under Slurm found by JAX, elsewhere by --coordinator",
+    )
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    parser.add_argument("--processes", type=int, help="number of processes")
+    parser.add_argument("--process", type=int, help="number of this process, from 0")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains; 0 when the run is finished or was interrupted and saved."""
+    from pathlib import Path
+
+    import jax
+    from absl import logging
+
+    from earvae_jax.compilation_cache import enable_compilation_cache
+    from earvae_jax.errors import require
+
+    require("grain", extra="train")
+    require("tensorboardX", extra="train")
+    logging.get_absl_handler().addFilter(_is_ours)
+    enable_compilation_cache()
+    if arguments.distributed:
+        jax.distributed.initialize(arguments.coordinator, arguments.processes, arguments.process)
+
+    from .loop import train
+
+    config = _config(arguments.config, arguments.overrides)
+    initial = None
+    if arguments.init is not None:
+        initial = _initial_model(arguments.init, config)
+    done = train(config, Path(arguments.workdir), initial=initial)
+    if done < config.steps:
+        logging.info("stopped at step %d of %d; the same command continues", done, config.steps)
+    return 0
+
+
+def _is_ours(record: LogRecord) -> bool:
+    """Leaves out what Orbax tells about every checkpoint; its warnings stay."""
+    return record.levelno > INFO or "orbax" not in record.pathname
+
+
+def _config(name: str, overrides: list[str]):
+    from importlib import resources
+    from pathlib import Path
+
+    from .config import TrainConfig
+
+    path = Path(name)
+    bundled = Path(str(resources.files("earvae_jax.configs") / name))
+    if not path.exists() and path.name == name and bundled.exists():
+        path = bundled
+    return TrainConfig.from_json(path, overrides)
+
+
+def _initial_model(path: str, config):
+    from earvae_jax import checkpoints
+    from earvae_jax.errors import UserError
+
+    model = checkpoints.load(path)
+    if model.config != config.model_config:
+        raise UserError(f"{path}: holds a model of another config than the training config's `model`")
+    return model

@@ -1,0 +1,156 @@
+"""Training batches: crops of recordings or synthetic music; the same for the same seed, resumable exactly."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import grain
+import numpy as np
+
+from earvae_jax.audio_files import find_audio
+from earvae_jax.errors import UserError
+
+from . import synthetic
+from .config import DataConfig
+from .crops import CropReader
+
+_ENDLESS = 1 << 40  # examples; Grain wants a length
+
+Example = Callable[
+    [int], np.ndarray | None
+]  # [T, C] of an example's number, or None where there is nothing to hear
+
+
+class _ProcessShare:
+    """The numbers of the examples that one process loads.
+
+    Batch b of all processes together holds the examples b·B … (b+1)·B − 1, process p the p-th block of
+    them: the global batch does not depend on the number of processes.
+    """
+
+    def __init__(self, process_index: int, process_count: int, batch_size: int):
+        self.index, self.count, self.share = process_index, process_count, batch_size // process_count
+
+    def __len__(self) -> int:
+        return _ENDLESS // self.count
+
+    def __getitem__(self, position: int) -> int:
+        batch, row = divmod(position, self.share)
+        return (batch * self.count + self.index) * self.share + row
+
+
+def augment(audio: np.ndarray, rng: np.random.Generator, config: DataConfig) -> np.ndarray:
+    """Random polarity, order of the channels and gain; `[T, C]`."""
+    gain = 10 ** (rng.uniform(*config.gain_db) / 20)
+    if config.flip_polarity and rng.random() < 0.5:
+        gain = -gain
+    if config.swap_channels and rng.random() < 0.5:
+        audio = audio[:, ::-1]
+    return np.ascontiguousarray(audio * np.float32(gain))
+
+
+def training_examples(config: DataConfig, *, sample_rate: int, seed: int) -> Example:
+    """The function from an example's number to its audio, `[crop_samples, 2]`.
+
+    Raises:
+        UserError: the folders hold no audio, none that can be read, or none as long as a crop.
+    """
+    if config.train:
+        reader = CropReader(training_files(config), config, sample_rate=sample_rate, seed=seed)
+        draw = reader.draw
+    else:
+
+        def draw(number: int) -> np.ndarray:
+            return synthetic.render(2 * seed, number, samples=config.crop_samples, sample_rate=sample_rate)
+
+    def example(number: int) -> np.ndarray | None:
+        audio = draw(number)
+        return None if audio is None else augment(audio, np.random.default_rng((seed, 2, number)), config)
+
+    return example
+
+
+def training_batches(
+    example: Example, config: DataConfig, *, process_index: int = 0, process_count: int = 1
+) -> grain.DatasetIterator[np.ndarray]:
+    """Endless batches `[batch_size / process_count, crop_samples, 2]` of this process.
+
+    `get_state` and `set_state` carry the position; the state belongs to one process of so many.
+    """
+    if config.batch_size % process_count:
+        raise UserError(f"data.batch_size {config.batch_size} cannot be split over {process_count} processes")
+    share = _ProcessShare(process_index, process_count, config.batch_size)
+    options = grain.ReadOptions(
+        num_threads=config.threads, prefetch_buffer_size=config.buffered_batches * share.share
+    )
+    # Batching after to_iter_dataset leaves out examples that are None.
+    dataset = grain.MapDataset.source(share).map(example).to_iter_dataset(options)
+    return iter(dataset.batch(share.share, drop_remainder=True))
+
+
+def validation_audio(config: DataConfig, *, sample_rate: int, seed: int) -> np.ndarray:
+    """Held-out crops `[validation_items, crop_samples, 2]`, the same in every run with this seed.
+
+    They come from the validation files, from training files held out, or from synthetic music that is never
+    trained on.
+    """
+    count = config.validation_items
+    if config.validation or config.train:
+        reader = CropReader(validation_files(config), config, sample_rate=sample_rate, seed=seed + 1)
+        drawn = (reader.draw(number) for number in range(100 * count))
+        crops = [
+            crop for crop, _ in zip((crop for crop in drawn if crop is not None), range(count), strict=False)
+        ]
+        if len(crops) < count:
+            raise UserError(
+                f"validation: only {len(crops)} of {count} crops are louder than {config.silence_db} dB"
+            )
+        return np.stack(crops)
+    music = 2 * seed + 1  # another endless data set than the one trained on
+    return np.stack(
+        [
+            synthetic.render(music, number, samples=config.crop_samples, sample_rate=sample_rate)
+            for number in range(count)
+        ]
+    )
+
+
+def training_files(config: DataConfig) -> list[Path]:
+    """The files to train on: all of `train` but those held out for validation."""
+    files = _find(config.train, "data.train")
+    if config.validation:
+        held = {path.resolve() for path in _find(config.validation, "data.validation")}
+        return [path for path in files if path.resolve() not in held]
+    return [path for place, path in enumerate(files) if not _held_out(place, len(files))]
+
+
+def validation_files(config: DataConfig) -> list[Path]:
+    """The files to validate on."""
+    if config.validation:
+        return _find(config.validation, "data.validation")
+    files = _find(config.train, "data.train")
+    return [path for place, path in enumerate(files) if _held_out(place, len(files))] or files
+
+
+def _held_out(place: int, count: int) -> bool:
+    """Every twentieth file by name, at least one; a single file has to serve for both."""
+    return count > 1 and place % min(20, count) == 0
+
+
+def _find(places: tuple[str, ...], key: str) -> list[Path]:
+    paths: list[Path] = []
+    for place in map(Path, places):
+        if place.suffix == ".txt":
+            paths += _manifest(place)
+        elif place.exists():
+            paths.append(place)
+        else:
+            raise UserError(f"{place}: no such file or folder ({key})")
+    return sorted(path for path, _ in find_audio(paths))
+
+
+def _manifest(path: Path) -> list[Path]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable manifest ({error})") from None
+    return [path.parent / line.strip() for line in lines if line.strip()]

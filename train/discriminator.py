@@ -1,0 +1,114 @@
+"""The multi-scale complex-STFT discriminator (EnCodec, arXiv 2210.13438) in the form of the Oobleck recipe."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+from earvae_jax.errors import UserError
+from earvae_jax.layers import weight_norm
+from earvae_jax.spectral import hann_window, stft
+
+_WIDE, _NARROW = (3, 9), (3, 3)  # kernels over (time, frequency)
+_SLOPE = 0.2  # of the leaky ReLU
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Sizes of the discriminators, one per resolution."""
+
+    n_ffts: tuple[int, ...] = (2048, 1024, 512, 256, 128)  # window length = n_fft, hop = n_fft // 4
+    filters: int = 64  # channels of every hidden layer
+    dilations: tuple[int, ...] = (1, 2, 4)  # of the middle layers, along time
+
+    def __post_init__(self):
+        if self.filters < 1 or not self.n_ffts or min(self.n_ffts) < 4:
+            raise UserError(
+                "discriminator: filters must be positive and n_ffts at least one size of 4 or more"
+            )
+
+
+class Conv2d(nnx.Module):
+    """A convolution over (time, frequency) with weight norm and zero padding to the same size.
+
+    `[B, K, F, I]` to `[B, K, F, O]`; initialised as torch initialises `Conv2d`.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, width: tuple[int, int], *, dilation: int = 1, rngs: nnx.Rngs
+    ):
+        self.dilation = dilation
+        bound = (inputs * math.prod(width)) ** -0.5
+        shape = (*width, inputs, outputs)
+        direction = jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
+        self.direction = nnx.Param(direction)
+        self.gain = nnx.Param(jnp.sqrt(jnp.sum(jnp.square(direction), axis=(0, 1, 2))))
+        self.bias = nnx.Param(jax.random.uniform(rngs.params(), (outputs,), minval=-bound, maxval=bound))
+
+    def __call__(self, x: Float[Array, "B K F I"]) -> Float[Array, "B K F O"]:
+        kernel = weight_norm(self.gain[...], self.direction[...], axis=3).astype(x.dtype)
+        time, frequency = kernel.shape[0] // 2 * self.dilation, kernel.shape[1] // 2
+        y = lax.conv_general_dilated(
+            x,
+            kernel,
+            window_strides=(1, 1),
+            padding=((time, time), (frequency, frequency)),
+            rhs_dilation=(self.dilation, 1),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y + self.bias[...].astype(x.dtype)
+
+
+class STFTDiscriminator(nnx.Module):
+    """Judges the complex spectrum of one resolution: real and imaginary parts of all channels are its planes."""
+
+    def __init__(self, n_fft: int, channels: int, config: DiscriminatorConfig, *, rngs: nnx.Rngs):
+        self.n_fft = n_fft
+        filters = config.filters
+        self.convs = nnx.List(
+            [
+                Conv2d(2 * channels, filters, _WIDE, rngs=rngs),
+                *(Conv2d(filters, filters, _WIDE, dilation=d, rngs=rngs) for d in config.dilations),
+                Conv2d(filters, filters, _NARROW, rngs=rngs),
+            ]
+        )
+        self.conv_post = Conv2d(filters, 1, _NARROW, rngs=rngs)
+
+    def planes(self, audio: Float[Array, "B T C"]) -> Float[Array, "B K F P"]:
+        """Real parts of all channels, then imaginary parts, times 1/√Σ window²; K = ⌊(T − n_fft)/hop⌋ + 1."""
+        spectrum = stft(audio, n_fft=self.n_fft, hop_length=self.n_fft // 4, center=False)  # [B, C, K, F]
+        scale = 1 / np.sqrt(np.sum(np.square(hann_window(self.n_fft))))
+        planes = jnp.concatenate([spectrum.real, spectrum.imag], axis=1) * scale
+        return planes.transpose(0, 2, 3, 1)
+
+    def __call__(
+        self, audio: Float[Array, "B T C"], dtype: jnp.dtype = jnp.float32
+    ) -> tuple[Float[Array, "B K F 1"], list[Float[Array, "B K F H"]]]:
+        """The judgement of every bin, and the feature maps after each activation, computed in `dtype`."""
+        x, features = self.planes(audio).astype(dtype), []
+        for conv in self.convs:
+            x = jax.nn.leaky_relu(conv(x), _SLOPE)
+            features.append(x)
+        return self.conv_post(x), features
+
+
+class Discriminator(nnx.Module):
+    """One `STFTDiscriminator` per resolution."""
+
+    def __init__(self, config: DiscriminatorConfig, channels: int, *, rngs: nnx.Rngs):
+        self.discriminators = nnx.List(
+            [STFTDiscriminator(n_fft, channels, config, rngs=rngs) for n_fft in config.n_ffts]
+        )
+
+    def __call__(
+        self, audio: Float[Array, "B T C"], dtype: jnp.dtype = jnp.float32
+    ) -> tuple[Sequence[Float[Array, "B K F 1"]], Sequence[Sequence[Float[Array, "B K F H"]]]]:
+        """Judgements and feature maps, a list entry for each resolution."""
+        outputs = [discriminator(audio, dtype) for discriminator in self.discriminators]
+        return [judgement for judgement, _ in outputs], [features for _, features in outputs]

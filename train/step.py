@@ -1,0 +1,249 @@
+"""One training step as a pure function: generator and discriminator updates, averaging, the check for NaN."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from earvae_jax.bottleneck import Posterior
+from earvae_jax.lengths import latents_of
+from earvae_jax.vae import EarVAE
+
+from . import losses
+from .config import TrainConfig
+from .discriminator import Discriminator
+from .objective import reconstruction_objective
+from .optimizer import build_optimizer, learning_rate
+
+Parameters = Any  # a pytree of arrays, as `nnx.split` and `nnx.as_pure` give it
+Terms = dict[str, Float[Array, ""]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything that changes while training; the noise of a step follows from the seed and `step`."""
+
+    step: Int[Array, ""]  # steps done, the skipped ones included
+    skipped: Int[Array, ""]  # non-finite steps, all together
+    skipped_in_a_row: Int[Array, ""]
+    generator: Parameters
+    constants: Parameters  # of the model: applied, not trained
+    average: Parameters  # exponential moving average of the generator
+    optimizer: optax.OptState
+    discriminator: Parameters | None
+    discriminator_optimizer: optax.OptState | None
+
+
+class Trainer:
+    """The pure functions of a training run: the modules are split once, their structure is kept here."""
+
+    def __init__(self, config: TrainConfig):
+        self.config = config
+        self.model_config = config.model_config
+        self._model, *_ = _split(nnx.eval_shape(lambda: self._build_model()))
+        self._optimizer = build_optimizer(config.optimizer, config.steps)
+        self._adversarial = config.adversarial
+        if self._adversarial is not None:
+            self._discriminator, *_ = _split(nnx.eval_shape(lambda: self._build_discriminator()))
+            discriminator_steps = max(config.steps - self._adversarial.start_step, 1)
+            self._discriminator_optimizer = build_optimizer(self._adversarial.optimizer, discriminator_steps)
+
+    def _build_model(self) -> EarVAE:
+        return EarVAE(self.model_config, rngs=nnx.Rngs(jax.random.key(self.config.seed)))
+
+    def _build_discriminator(self) -> Discriminator:
+        key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
+        channels = self.model_config.io_channels
+        return Discriminator(self._adversarial.discriminator, channels, rngs=nnx.Rngs(key))
+
+    def initial_state(self, model: EarVAE | None = None) -> TrainState:
+        """Before the first step; `model` instead of random weights starts a fine-tuning."""
+        _, generator, constants = _split(self._build_model() if model is None else model)
+        discriminator = discriminator_optimizer = None
+        if self._adversarial is not None:
+            _, discriminator, _ = _split(self._build_discriminator())
+            discriminator_optimizer = self._discriminator_optimizer.init(discriminator)
+        zero = jnp.zeros((), jnp.int32)
+        state = TrainState(
+            step=zero,
+            skipped=zero,
+            skipped_in_a_row=zero,
+            generator=generator,
+            constants=constants,
+            average=generator,
+            optimizer=self._optimizer.init(generator),
+            discriminator=discriminator,
+            discriminator_optimizer=discriminator_optimizer,
+        )
+        # The step gives its input's buffers away: each leaf needs its own.
+        return jax.tree.map(jnp.copy, state)
+
+    def model(self, state: TrainState, *, averaged: bool = True) -> EarVAE:
+        """The model of a state as a module, by default with the averaged weights."""
+        return nnx.merge(self._model, state.average if averaged else state.generator, state.constants)
+
+    def reconstruct(
+        self,
+        generator: Parameters,
+        constants: Parameters,
+        audio: Float[Array, "B T C"],
+        noise: Float[Array, "B N D"] | None,
+    ) -> tuple[Float[Array, "B T C"], Float[Array, ""]]:
+        """Reconstruction and KL divergence; without noise from the mean latents. Computes in `compute_dtype`."""
+        dtype = jnp.dtype(self.config.compute_dtype)
+        model = nnx.merge(self._model, generator, constants)
+
+        def encode(audio):
+            posterior = model.encode(audio.astype(dtype))
+            return posterior.mean.astype(jnp.float32), posterior.scale.astype(jnp.float32)
+
+        def decode(latents):
+            return model.decode(latents.astype(dtype)).astype(jnp.float32)
+
+        if self.config.rematerialize:
+            encode, decode = (jax.checkpoint(f, policy=_save_convolutions) for f in (encode, decode))
+        posterior = Posterior(*encode(audio))
+        latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
+        return decode(latents), posterior.kl()
+
+    def generator_loss(
+        self,
+        generator: Parameters,
+        constants: Parameters,
+        discriminator: Parameters | None,
+        audio: Float[Array, "B T C"],
+        noise: Float[Array, "B N D"],
+    ) -> tuple[Float[Array, ""], tuple[Terms, Float[Array, "B T C"]]]:
+        """The generator's whole objective, its terms and the reconstruction.
+
+        Without a discriminator the adversarial terms are left out.
+        """
+        config = self.config
+        prediction, kl = self.reconstruct(generator, constants, audio, noise)
+        total, terms = reconstruction_objective(
+            prediction, audio, sample_rate=self.model_config.sample_rate, config=config.objective
+        )
+        total, terms = total + config.kl_weight * kl, {**terms, "kl": kl}
+        if discriminator is not None:
+            _, real_features = self._judge(discriminator, audio)
+            fake, fake_features = self._judge(discriminator, prediction)
+            terms["adversarial"] = self._adversarial_loss("generator")(fake)
+            terms["feature_matching"] = losses.feature_matching_loss(real_features, fake_features)
+            total += self._adversarial.weight * terms["adversarial"]
+            total += self._adversarial.feature_matching_weight * terms["feature_matching"]
+        return total, ({**terms, "loss": total}, prediction)
+
+    def discriminator_loss(
+        self, discriminator: Parameters, audio: Float[Array, "B T C"], prediction: Float[Array, "B T C"]
+    ) -> Float[Array, ""]:
+        """How badly the discriminator tells recordings from reconstructions."""
+        real, _ = self._judge(discriminator, audio)
+        fake, _ = self._judge(discriminator, jax.lax.stop_gradient(prediction))
+        return self._adversarial_loss("discriminator")(real, fake)
+
+    def _judge(self, discriminator: Parameters, audio: Float[Array, "B T C"]):
+        return nnx.merge(self._discriminator, discriminator)(audio, jnp.dtype(self.config.compute_dtype))
+
+    def _adversarial_loss(self, side: str) -> Callable[..., Float[Array, ""]]:
+        return getattr(losses, f"{self._adversarial.kind}_{side}_loss")
+
+    def gradients(
+        self,
+        state: TrainState,
+        audio: Float[Array, "B T C"],
+        noise: Float[Array, "B N D"],
+        *,
+        adversarial: bool,
+    ) -> tuple[Parameters, Parameters | None, Terms]:
+        """Gradients of generator and discriminator, both taken at the state's parameters, and all terms."""
+        discriminator = state.discriminator if adversarial else None
+        (_, (terms, prediction)), generator = jax.value_and_grad(self.generator_loss, has_aux=True)(
+            state.generator, state.constants, discriminator, audio, noise
+        )
+        if not adversarial:
+            return generator, None, terms
+        loss, judged = jax.value_and_grad(self.discriminator_loss)(state.discriminator, audio, prediction)
+        return generator, judged, {**terms, "discriminator": loss}
+
+    def step(
+        self, state: TrainState, audio: Float[Array, "B T C"], *, adversarial: bool
+    ) -> tuple[TrainState, Terms]:
+        """One optimizer step on a batch, and its terms; both gradients come from one reconstruction.
+
+        A step with a non-finite loss or gradient changes nothing but the counters.
+        """
+        noise = self.noise(state.step, audio.shape[0])
+        generator_gradient, discriminator_gradient, terms = self._accumulate(state, audio, noise, adversarial)
+        norm = optax.global_norm(generator_gradient)
+        updates, optimizer = self._optimizer.update(generator_gradient, state.optimizer, state.generator)
+        generator = optax.apply_updates(state.generator, updates)
+        # Early on the average covers about a tenth of the steps done, and forgets the random start.
+        decay = jnp.minimum(self.config.ema_decay, (1 + state.step) / (10 + state.step))
+        updated = dataclasses.replace(
+            state,
+            generator=generator,
+            optimizer=optimizer,
+            average=jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, generator),
+        )
+        finite = jnp.isfinite(norm) & jnp.isfinite(terms["loss"])
+        if adversarial:
+            discriminator_norm = optax.global_norm(discriminator_gradient)
+            finite &= jnp.isfinite(discriminator_norm) & jnp.isfinite(terms["discriminator"])
+            updates, optimizer = self._discriminator_optimizer.update(
+                discriminator_gradient, state.discriminator_optimizer, state.discriminator
+            )
+            discriminator = optax.apply_updates(state.discriminator, updates)
+            updated = dataclasses.replace(
+                updated, discriminator=discriminator, discriminator_optimizer=optimizer
+            )
+            terms["discriminator_gradient_norm"] = discriminator_norm
+        terms["gradient_norm"] = norm
+        terms["learning_rate"] = learning_rate(
+            state.step - state.skipped, self.config.optimizer, self.config.steps
+        )
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+        missed = jnp.where(finite, 0, 1)
+        in_a_row = terms["skipped_in_a_row"] = (state.skipped_in_a_row + 1) * missed
+        counters = {"step": state.step + 1, "skipped": state.skipped + missed, "skipped_in_a_row": in_a_row}
+        return dataclasses.replace(kept, **counters), terms
+
+    def noise(self, step: Int[Array, ""], batch_size: int) -> Float[Array, "B N D"]:
+        """The bottleneck's noise of a step, the same however the batch is split."""
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.config.seed), 2), step)
+        latents = latents_of(self.config.data.crop_samples, self.model_config.encoder.strides)
+        return jax.random.normal(key, (batch_size, latents, self.model_config.latent_dim))
+
+    def _accumulate(self, state, audio, noise, adversarial):
+        """Gradients and terms averaged over `accumulate` parts of the batch, one after the other."""
+        parts = self.config.accumulate
+        if parts == 1:
+            return self.gradients(state, audio, noise, adversarial=adversarial)
+        # Part p takes every parts-th example from p on, so that each device keeps the examples it holds.
+        batches = [jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1) for x in (audio, noise)]
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, self.gradients(state, *part, adversarial=adversarial)), None
+
+        shapes = jax.eval_shape(
+            lambda: self.gradients(state, *(x[0] for x in batches), adversarial=adversarial)
+        )
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, batches)
+        return jax.tree.map(lambda leaf: leaf / parts, total)
+
+
+def _split(module: nnx.Module) -> tuple[nnx.GraphDef, Parameters, Parameters]:
+    """Structure, trained arrays and constants of a module."""
+    structure, parameters, constants = nnx.split(module, nnx.Param, ...)
+    return structure, nnx.as_pure(parameters), nnx.as_pure(constants)
+
+
+def _save_convolutions(primitive, *_, **__) -> bool:
+    """Keeps what convolutions give; everything between them is cheap to compute again."""
+    return primitive.name == "conv_general_dilated"

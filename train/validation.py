@@ -1,0 +1,48 @@
+"""Validation: how well the averaged weights reconstruct audio that was never trained on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from earvae_jax.metrics import evaluate_pair
+
+from .step import Trainer, TrainState
+
+_METRICS = ("si_sdr", "stft_distance", "mel_distance", "icpc", "ccpc")
+
+
+class Validator:
+    """Reconstructs fixed held-out crops from the mean latents and measures them."""
+
+    def __init__(self, trainer: Trainer, audio: Float[np.ndarray, "I T C"]):
+        self.audio, self.sample_rate = audio, trainer.model_config.sample_rate
+        self._reconstruct = jax.jit(
+            lambda generator, constants, audio: trainer.reconstruct(generator, constants, audio, None)[0]
+        )
+
+    def reconstruct(self, state: TrainState) -> Float[np.ndarray, "I T C"]:
+        """Every crop with the averaged weights, one at a time to keep memory small."""
+        crops = (
+            self._reconstruct(state.average, state.constants, jnp.asarray(crop[None])) for crop in self.audio
+        )
+        return np.concatenate([np.asarray(_local(crop)) for crop in crops])
+
+    def measure(self, reconstructions: Float[np.ndarray, "I T C"]) -> dict[str, float]:
+        """Mean over the crops of each metric; crops for which a metric is undefined are left out of it."""
+        results = [
+            evaluate_pair(original, reconstruction, self.sample_rate)
+            for original, reconstruction in zip(self.audio, reconstructions, strict=True)
+        ]
+        means = {}
+        for name in _METRICS:
+            values = [result[name] for result in results if result[name] is not None]
+            values = [value for value in values if np.isfinite(value)]
+            if values:
+                means[name] = float(np.mean(values))
+        return means
+
+
+def _local(array: Array) -> Array:
+    """What this process holds of a replicated array."""
+    return array.addressable_data(0)
