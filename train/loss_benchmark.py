@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 
 from earvae_jax.errors import require
-from earvae_jax.train.objective import ObjectiveConfig, reconstruction_objective
+
+from .objective import ObjectiveConfig, reconstruction_objective
 
 SHAPE = (8, 65536, 2)
 SAMPLE_RATE = 44_100
@@ -72,8 +73,9 @@ def objective_benchmark(*, repeats: int = 7, shape: tuple[int, int, int] = SHAPE
 def torch_objective(config: ObjectiveConfig, sample_rate: int) -> Callable:
     """`reconstruction_objective` with its default forms in torch, for tensors `[B, C, T]`."""
     torch = require("torch", extra="torch")
-    from earvae_jax.train.spectrum_terms import window_overlap
     from earvae_jax.weighting import k_weighting_fir
+
+    from .spectrum_terms import window_overlap
 
     taps = torch.from_numpy(k_weighting_fir(sample_rate))
 

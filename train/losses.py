@@ -13,9 +13,10 @@ from jaxtyping import Array, Complex, Float
 
 from earvae_jax.bottleneck import Posterior
 from earvae_jax.spectral import stft
-from earvae_jax.train import spectrum_terms
-from earvae_jax.train.spectrum_terms import Weighting
 from earvae_jax.weighting import k_weight
+
+from . import spectrum_terms
+from .spectrum_terms import Weighting
 
 __all__ = [
     "correlation_loss",

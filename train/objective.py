@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from earvae_jax.spectral import stft
-from earvae_jax.train import spectrum_terms
-from earvae_jax.train.losses import STFT_SIZES, waveform_loss
-from earvae_jax.train.spectrum_terms import Weighting
 from earvae_jax.weighting import k_weight
+
+from . import spectrum_terms
+from .losses import STFT_SIZES, waveform_loss
+from .spectrum_terms import Weighting
 
 # Items quieter than −60 dB count as this loud, so that near silence is not blown up.
 _LOWEST_LEVEL = 1e-3
