@@ -1,6 +1,10 @@
 """`earvae convert`: weights from PyTorch, and back."""
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .config_from_tensors import Stated
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +39,13 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def stated_options(arguments: argparse.Namespace) -> "Stated":
+    """What the flags of `add_weights_arguments` say."""
+    from .config_from_tensors import Stated
+
+    return Stated(arguments.sample_rate, arguments.dim_heads, arguments.final_tanh)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Converts; returns the exit status."""
     from absl import logging
@@ -44,15 +55,13 @@ def run(arguments: argparse.Namespace) -> int:
 
         export(arguments.checkpoint, arguments.output, overwrite=arguments.overwrite)
     else:
-        from .config_from_tensors import Stated
         from .from_torch import convert
 
-        stated = Stated(arguments.sample_rate, arguments.dim_heads, arguments.final_tanh)
         convert(
             arguments.weights,
             arguments.output,
             config=arguments.config,
-            stated=stated,
+            stated=stated_options(arguments),
             overwrite=arguments.overwrite,
         )
     logging.info("wrote %s", arguments.output)

@@ -4,8 +4,10 @@ Modules carry the same names on both sides, so a key and a name share everything
 table says how the last part and the layout of the array change.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -55,7 +57,8 @@ class Tensor(NamedTuple):
     dtype: np.dtype
 
 
-def torch_tensors(config: ModelConfig) -> dict[str, Tensor]:
+@functools.lru_cache(maxsize=8)  # tracing a whole model takes a second
+def torch_tensors(config: ModelConfig) -> Mapping[str, Tensor]:
     """Every key that the state dict of a model of this config has, twins of tied parameters included."""
     tensors = {}
     for name, array in expected_arrays(config).items():
@@ -64,7 +67,7 @@ def torch_tensors(config: ModelConfig) -> dict[str, Tensor]:
         tensors[key] = Tensor(name, layout, shape, array.dtype)
         if twin := _twin(key):
             tensors[twin] = tensors[key]
-    return tensors
+    return MappingProxyType(tensors)
 
 
 def to_arrays(config: ModelConfig, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

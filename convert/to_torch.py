@@ -1,11 +1,11 @@
 """A model of this project to a published PyTorch state dict."""
 
-import os
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earvae_jax import checkpoints
+from earvae_jax.atomic import replacing
 from earvae_jax.errors import UserError, require
 from earvae_jax.parameters import named_arrays
 from earvae_jax.vae import EarVAE
@@ -40,13 +40,8 @@ def export(checkpoint: str | Path, output: str | Path, *, overwrite: bool = Fals
         raise UserError(f"{output}: exists already; choose another name or pass --overwrite")
     torch = require("torch", extra="torch")
     state = state_dict(checkpoints.load(checkpoint))
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(output) as temporary, temporary.open("wb") as file:
             torch.save(state, file)
-        temporary.replace(output)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -62,8 +62,10 @@ class _Shapes:
         return (0,) * axes
 
     def quotient(self, key: str, size: int, unit: int) -> int:
-        """size / unit, which must be whole."""
-        if unit == 0 or size % unit:
+        """size / unit, which must be whole; 0 where either is not known."""
+        if unit == 0:
+            return 0
+        if size % unit:
             self.problems.append(f"{key} has size {size}, which is not a multiple of {unit}")
             return 0
         return size // unit
