@@ -1,0 +1,62 @@
+"""What tests share: recorded truth, converted models, and the `earvae` command.
+
+Compiled programs are kept for the run alone, in a folder that subprocesses share.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_HERE = Path(__file__).parent
+_CACHE = tempfile.mkdtemp(prefix="earvae-test-cache-")
+os.environ["EARVAE_CACHE_DIR"] = _CACHE  # before anything compiles, and for every subprocess
+MODELS = ("tiny_44k", "tiny_48k", "options_elu_nearest_tanh", "options_transformer")
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(_CACHE, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Recordings of the published code on random weights; each folder: config, weights, inputs, outputs."""
+    return _HERE / "data" / "golden"
+
+
+@pytest.fixture(scope="session")
+def shared_audio() -> Path:
+    """Music and published reconstructions, which are not part of the repository."""
+    folder = _HERE.parents[1] / "shared" / "audio"
+    if not folder.is_dir():
+        pytest.skip(f"the recordings for testing are not at hand ({folder.parent.name}/{folder.name})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(golden):
+    """The models of the recordings by name."""
+    pytest.importorskip("torch", reason="the recordings' weights are torch files")
+    from earvae_jax.convert import from_torch
+    from earvae_jax.convert.config_from_tensors import Stated
+    from earvae_jax.parameters import build
+
+    built = {}
+    for name in MODELS:
+        rate = 48_000 if name.endswith("48k") else 44_100
+        folder = golden / name
+        weights = from_torch.read(folder / "weights.pyt", config=folder / "config.json", stated=Stated(rate))
+        built[name] = build(weights.config, weights.arrays)
+    return built
+
+
+@pytest.fixture(scope="session")
+def checkpoint(models, tmp_path_factory) -> Path:
+    """The tiny 44.1 kHz model as a checkpoint."""
+    from earvae_jax import checkpoints
+
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny_44k.safetensors"
+    checkpoints.save(path, models["tiny_44k"], provenance={"name": "tiny_44k"})
+    return path
