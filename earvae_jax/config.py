@@ -212,8 +212,10 @@ class ModelConfig:
         if transformer is not None:
             _check(isinstance(transformer, Mapping), "transformer is not an object")
             options = _unwrapped("transformer", transformer, beside=("depth",))
+            attention = options.get("attn_kwargs", {})
+            _check(isinstance(attention, Mapping), "transformer: attn_kwargs is not an object")
             for name, reason in _UNREACHABLE.items():
-                holders = (options, options.get("attn_kwargs") or {})
+                holders = (options, attention)
                 _check(
                     not any(holder.get(name) for holder in holders),
                     f"transformer: {name} is refused: {reason}",
