@@ -1,0 +1,78 @@
+"""Small models of every kind of config, with weights that leave nothing at zero."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from earvae_jax.config import DecoderConfig, EncoderConfig, ModelConfig, TransformerConfig
+from earvae_jax.parameters import build, named_arrays
+from earvae_jax.vae import EarVAE
+
+SAMPLE_RATE = 8000
+
+
+def config(
+    strides: tuple[int, ...] = (2, 2),
+    *,
+    channels: int = 4,
+    use_snake: bool = True,
+    antialias_activation: bool = False,
+    use_nearest_upsample: bool = False,
+    final_tanh: bool = False,
+    bias: bool = True,
+    latent_dim: int = 4,
+    transformer: TransformerConfig | None = None,
+) -> ModelConfig:
+    """A stereo model at 8 kHz, of equal widths on every level."""
+    shared = {
+        "channels": channels,
+        "c_mults": (1,) * len(strides),
+        "strides": strides,
+        "use_snake": use_snake,
+        "antialias_activation": antialias_activation,
+        "bias": bias,
+    }
+    ratio = 1
+    for stride in strides:
+        ratio *= stride
+    return ModelConfig(
+        EncoderConfig(**shared, latent_dim=2 * latent_dim),
+        DecoderConfig(
+            **shared, latent_dim=latent_dim, use_nearest_upsample=use_nearest_upsample, final_tanh=final_tanh
+        ),
+        latent_dim=latent_dim,
+        downsampling_ratio=ratio,
+        transformer=transformer,
+        sample_rate=SAMPLE_RATE,
+    )
+
+
+def model(model_config: ModelConfig, seed: int = 0) -> EarVAE:
+    """A random model; what training starts at zero or one is random too, and shows when it is left out."""
+    arrays = named_arrays(EarVAE(model_config, rngs=nnx.Rngs(seed)))
+    keys = jax.random.split(jax.random.key(seed), len(arrays))
+    for key, (name, array) in zip(keys, sorted(arrays.items()), strict=True):
+        if float(jnp.ptp(array)) == 0 or name.endswith((".alpha", ".beta")):
+            arrays[name] = array + 0.2 * jax.random.normal(key, array.shape)
+    return build(model_config, arrays)
+
+
+# Everything that changes how a config is cut into windows: even and odd strides, both ways up, antialiasing,
+# ELU, the transformer.
+KINDS = {
+    "even strides": config((2, 4)),
+    "odd strides": config((3, 2, 3), use_snake=False),
+    "nearest": config((2, 3), use_nearest_upsample=True, final_tanh=True),
+    "antialiased": config((2, 2), antialias_activation=True),
+    "antialiased nearest, odd, without bias": config(
+        (3, 2), antialias_activation=True, use_nearest_upsample=True, bias=False
+    ),
+    "transformer": config((2, 2), latent_dim=32, transformer=TransformerConfig(depth=1, dim_heads=32)),
+}
+
+
+def without_transformer(model_config: ModelConfig) -> ModelConfig:
+    """The convolutions alone."""
+    return dataclasses.replace(model_config, transformer=None)
