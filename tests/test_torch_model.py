@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from tolerances import GOLDEN_OUTPUT
+from tolerances import GOLDEN_OUTPUT, TORCH_ROUNDING
 
 torch = pytest.importorskip("torch")
 
@@ -94,9 +94,9 @@ def test_antialiased_activation_is_alias_free_torch(act, length):
     ours, theirs = AntialiasedActivation(act), alias_free.Activation1d(act)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     for key, value in theirs.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[key], value, rtol=0, atol=1e-7)
+        torch.testing.assert_close(ours.state_dict()[key], value, rtol=0, atol=TORCH_ROUNDING)
     x = 3 * torch.randn(2, 3, length, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=GOLDEN_OUTPUT)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=TORCH_ROUNDING)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,117 @@
+"""hf:// addresses, against a small stand-in for the Hugging Face Hub."""
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from earvae_jax.convert.fetch import local_path
+from earvae_jax.errors import UserError
+
+CONTENT = b"weights" * 1000
+# The Hub's client reads its address and its cache once, when imported: each check is a process of its own.
+PROGRAM = """
+import json, sys
+from earvae_jax.convert.fetch import local_path
+from earvae_jax.errors import UserError
+found = []
+for address in sys.argv[1:]:
+    try:
+        found.append(local_path(address).read_text())
+    except UserError as error:
+        found.append(str(error))
+print(json.dumps(found))
+"""
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Serves every file of every repository but those called missing and private."""
+
+    requests: list[str]
+
+    def do_HEAD(self):
+        self.answer()
+
+    def do_GET(self):
+        self.answer(CONTENT)
+
+    def answer(self, body=b""):
+        type(self).requests.append(self.path)
+        absent = {"missing": "EntryNotFound", "private": "RepoNotFound"}
+        code = next((code for name, code in absent.items() if name in self.path), None)
+        self.send_response(404 if code else 200)
+        self.send_header("X-Repo-Commit", "a" * 40)
+        if code:
+            self.send_header("X-Error-Code", code)
+            body = b""
+        else:
+            self.send_header("ETag", '"0123456789"')
+        self.send_header("Content-Length", str(0 if code else len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """Resolves addresses in a fresh process; returns texts or error lines, and the requests made."""
+    Hub.requests = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def resolve(*addresses, **environment):
+        Hub.requests.clear()
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            "HF_HOME": str(tmp_path / "hub"),
+            "HF_HUB_DISABLE_XET": "1",
+            **environment,
+        }
+        command = [sys.executable, "-c", PROGRAM, *addresses]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return json.loads(run.stdout.splitlines()[-1]), [path for path in Hub.requests if "resolve" in path]
+
+    yield resolve
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_file_is_fetched_once_and_then_comes_from_the_cache(hub):
+    address = "hf://owner/repo/folder/weights.pyt"
+    found, requests = hub(address)
+    assert found == [CONTENT.decode()]
+    assert requests[0] == "/owner/repo/resolve/main/folder/weights.pyt"
+    assert hub(address, HF_HUB_OFFLINE="1") == ([CONTENT.decode()], [])
+    assert hub(address, HF_ENDPOINT="http://127.0.0.1:9") == ([CONTENT.decode()], [])
+    found, requests = hub("hf://owner/repo@v2/folder/weights.pyt")
+    assert found == [CONTENT.decode()] and requests[0] == "/owner/repo/resolve/v2/folder/weights.pyt"
+
+
+def test_what_cannot_be_had_is_one_clear_line(hub):
+    missing, private, name = "hf://owner/repo/missing.pyt", "hf://owner/private/a.pyt", "hf://owner/b c/a.pyt"
+    found, _ = hub(missing, private, name)
+    assert found == [
+        f"{missing}: owner/repo has no file missing.pyt",
+        f"{private}: there is no public repository owner/private",
+        f"{name}: owner/b c is no name of a repository",
+    ]
+    (offline,), requests = hub("hf://owner/repo/weights.pyt", HF_HUB_OFFLINE="1")
+    assert "cannot be reached, and the file is not in its cache" in offline and not requests
+    assert all("\n" not in line for line in [*found, offline])
+
+
+@pytest.mark.parametrize("address", ["hf://", "hf://owner", "hf://owner/repo", "hf://owner/repo/"])
+def test_incomplete_addresses_are_refused(address):
+    with pytest.raises(UserError, match="not of the form hf://OWNER/REPO/PATH"):
+        local_path(address)
+
+
+def test_paths_are_left_alone(tmp_path):
+    assert local_path(tmp_path / "x.pyt") == tmp_path / "x.pyt"
