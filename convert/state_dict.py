@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,7 +93,9 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
                 logging.warning(
                     "%s: the checksum of %s does not match, the file may be damaged", path, damaged
                 )
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on odd formats; what comes of those is told below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _NOT_ALLOWED.search(str(error))
         if named is None:

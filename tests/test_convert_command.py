@@ -9,11 +9,13 @@ from earvae_jax import checkpoints
 from earvae_jax.convert import command
 
 torch = pytest.importorskip("torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
 
 
-def earvae(*words):
-    """Runs the command in a process of its own."""
-    program = "from earvae_jax.command import main; main()"
+def earvae(*words, without=None):
+    """Runs the command in a process of its own, where the module `without` is not installed."""
+    program = f"import sys; sys.modules.update({{{without!r}: None}})\n" if without else ""
+    program += "from earvae_jax.command import main; main()"
     words = [str(word) for word in words]
     return subprocess.run(
         [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False
@@ -52,6 +54,24 @@ def test_wrong_calls_are_one_line_and_exit_2(golden, words, said):
     run = earvae("convert", *words)
     lines = [line for line in run.stderr.splitlines() if line]
     assert run.returncode == 2 and len(lines) == 1 and said in lines[0], run.stderr
+
+
+def test_torch_is_asked_for_where_it_is_needed(golden, tmp_path):
+    pyt = golden / "tiny_48k" / "weights.pyt"
+    for words in (
+        ("convert", "from-torch", pyt, "out"),
+        ("convert", "to-torch", "model", "out.pyt"),
+        ("parity", pyt),
+    ):
+        run = earvae(*words, without="torch")
+        lines = run.stderr.splitlines()
+        assert run.returncode == 2 and len(lines) == 1, run.stderr
+        assert "pip install 'earvae-jax[torch]'" in lines[0]
+    state = {key: tensor.clone() for key, tensor in torch.load(pyt, weights_only=True).items()}
+    safetensors_torch.save_file(state, tmp_path / "weights.safetensors")
+    words = ("from-torch", tmp_path / "weights.safetensors", tmp_path / "model", "--no-final-tanh")
+    run = earvae("convert", *words, "--sample-rate", "48000", without="torch")
+    assert run.returncode == 0, run.stderr
 
 
 def test_flags_state_what_tensors_do_not():

@@ -95,7 +95,7 @@ def configs(draw):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(configs())
 def test_tensors_tell_every_option_that_leaves_a_trace(config):
     dim_heads = config.transformer and config.transformer.dim_heads
