@@ -35,9 +35,10 @@ class Extent(NamedTuple):
     def replicate(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         """The first and last values that exist, repeated outside."""
         position = lax.broadcasted_iota(jnp.int32, (1, x.shape[1], 1), 1)
-        last = jnp.maximum(self.stop - 1, self.start)[:, None, None]
-        source = jnp.clip(jnp.clip(position, self.start[:, None, None], last), 0, x.shape[1] - 1)
-        return jnp.take_along_axis(x, source, axis=1)
+        first = jnp.clip(self.start, 0, x.shape[1] - 1)[:, None, None]
+        last = jnp.clip(self.stop - 1, 0, x.shape[1] - 1)[:, None, None]
+        x = jnp.where(position < first, jnp.take_along_axis(x, first, axis=1), x)
+        return jnp.where(position > last, jnp.take_along_axis(x, last, axis=1), x)
 
     def downsampled(self, stride: int) -> "Extent":
         """After a strided convolution. A window starts at a multiple of all strides, so its start divides."""
@@ -200,8 +201,13 @@ def activation(channels: int, *, use_snake: bool) -> nnx.Module:
     return SnakeBeta(channels) if use_snake else Elu()
 
 
-def uniform_param(shape: tuple[int, ...], bound: float, rngs: nnx.Rngs) -> nnx.Param:
-    """A trained array, uniform in ±bound at first: torch's initialisation with bound = 1/√fan-in."""
+def uniform_param(shape: tuple[int, ...], bound: float, rngs: nnx.Rngs | None) -> nnx.Param:
+    """A trained array, uniform in ±bound at first: torch's initialisation with bound = 1/√fan-in.
+
+    Without `rngs` only its shape, for a model whose arrays come from a checkpoint.
+    """
+    if rngs is None:
+        return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32))
     return nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound))
 
 
@@ -223,7 +229,7 @@ class Conv(nnx.Module):
         dilation: int = 1,
         padding: int | tuple[int, int] = 0,
         bias: bool = True,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs | None,
     ):
         self.width, self.stride, self.dilation, self.padding = width, stride, dilation, padding
         self.is_folded = False
@@ -232,7 +238,10 @@ class Conv(nnx.Module):
         bound = fan_in**-0.5
         others = tuple(axis for axis in range(3) if axis != self._gain_axis)
         self.direction = uniform_param((width, inputs, outputs), bound, rngs)
-        self.gain = nnx.Param(jnp.sqrt(jnp.sum(jnp.square(self.direction[...]), axis=others)))
+        gains = (self.direction.shape[self._gain_axis],)
+        self.gain = uniform_param(gains, 0.0, rngs)
+        if rngs is not None:
+            self.gain.set_value(jnp.sqrt(jnp.sum(jnp.square(self.direction[...]), axis=others)))
         self.bias = uniform_param((outputs,), bound, rngs) if bias else None
 
     @property
@@ -279,7 +288,7 @@ class ConvTranspose(Conv):
 class NearestUpsample(nnx.Module):
     """Repeats every step `stride` times, then convolves with width 2·stride. Length: T·stride."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, bias: bool, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, outputs: int, stride: int, *, bias: bool, rngs: nnx.Rngs | None):
         self.stride = stride
         width = 2 * stride
         sides = ((width - 1) // 2, width - 1 - (width - 1) // 2)  # torch's padding="same"
@@ -290,13 +299,15 @@ class NearestUpsample(nnx.Module):
         return self.conv(jnp.repeat(x, self.stride, axis=1), upsampled)
 
 
-def downsampling_conv(inputs: int, outputs: int, stride: int, *, bias: bool, rngs: nnx.Rngs) -> Conv:
+def downsampling_conv(inputs: int, outputs: int, stride: int, *, bias: bool, rngs: nnx.Rngs | None) -> Conv:
     """The convolution that ends an encoder block."""
     padding = resampling_padding(stride)
     return Conv(inputs, outputs, 2 * stride, stride=stride, padding=padding, bias=bias, rngs=rngs)
 
 
-def upsampling_conv(inputs: int, outputs: int, stride: int, *, bias: bool, rngs: nnx.Rngs) -> ConvTranspose:
+def upsampling_conv(
+    inputs: int, outputs: int, stride: int, *, bias: bool, rngs: nnx.Rngs | None
+) -> ConvTranspose:
     """The transposed convolution that begins a decoder block."""
     padding = resampling_padding(stride)
     return ConvTranspose(inputs, outputs, 2 * stride, stride=stride, padding=padding, bias=bias, rngs=rngs)

@@ -26,7 +26,7 @@ RESIDUAL_WIDTH = 7
 class ResidualUnit(nnx.Module):
     """x + conv1(act(conv7(act(x)))). Both activations are one object: their α and β are tied. Length: T."""
 
-    def __init__(self, channels: int, dilation: int, *, use_snake: bool, bias: bool, rngs: nnx.Rngs):
+    def __init__(self, channels: int, dilation: int, *, use_snake: bool, bias: bool, rngs: nnx.Rngs | None):
         shared = activation(channels, use_snake=use_snake)
         width, padding = RESIDUAL_WIDTH, dilation * (RESIDUAL_WIDTH - 1) // 2
         wide = Conv(channels, channels, width, dilation=dilation, padding=padding, bias=bias, rngs=rngs)
@@ -42,7 +42,7 @@ class EncoderBlock(nnx.Module):
     """Three residual units and a strided convolution. Length: ⌊(T + 2⌈s/2⌉ − 2s)/s⌋ + 1."""
 
     def __init__(
-        self, inputs: int, outputs: int, stride: int, *, use_snake: bool, bias: bool, rngs: nnx.Rngs
+        self, inputs: int, outputs: int, stride: int, *, use_snake: bool, bias: bool, rngs: nnx.Rngs | None
     ):
         self.stride = stride
         self.layers = nnx.List(
@@ -80,7 +80,7 @@ class DecoderBlock(nnx.Module):
         use_snake: bool,
         antialias_activation: bool,
         bias: bool,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs | None,
     ):
         self.stride, self.nearest = stride, use_nearest_upsample
         upsample = NearestUpsample if use_nearest_upsample else upsampling_conv
@@ -113,7 +113,7 @@ class DecoderBlock(nnx.Module):
 class Encoder(nnx.Module):
     """Audio to mean and scale: [B, T, C] to [B, N, 2·D]; N as `lengths.latents_of`."""
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs | None):
         widths, snake, bias = config.widths, config.use_snake, config.bias
         last = activation(widths[-1], use_snake=snake)
         self.layers = nnx.List(
@@ -135,7 +135,7 @@ class Encoder(nnx.Module):
 class Decoder(nnx.Module):
     """Latents to audio: [B, N, D] to [B, T, C]; T as `lengths.samples_of`."""
 
-    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs | None):
         widths, snake, bias = config.widths, config.use_snake, config.bias
         last = activation(widths[0], use_snake=snake)
         blocks = zip(widths[:0:-1], widths[-2::-1], config.strides[::-1], strict=True)

@@ -73,7 +73,7 @@ def non_finite(arrays: Mapping[str, jax.Array | np.ndarray]) -> dict[str, int]:
 
 
 def _abstract(config: ModelConfig) -> EarVAE:
-    return nnx.eval_shape(lambda: EarVAE(config, rngs=nnx.Rngs(0)))
+    return EarVAE(config, rngs=None)
 
 
 def _variables(model: nnx.Module) -> dict[str, nnx.Variable]:

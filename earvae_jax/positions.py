@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from earvae_jax.errors import UserError
-from earvae_jax.layers import Buffer
+from earvae_jax.layers import Buffer, uniform_param
 
 
 class RotaryEmbedding(nnx.Module):
@@ -49,7 +49,7 @@ class SinusoidalEmbedding(nnx.Module):
 class LearnedEmbedding(nnx.Module):
     """A learned vector per position, times D^−½."""
 
-    def __init__(self, dim: int, longest: int, *, rngs: nnx.Rngs):
+    def __init__(self, dim: int, longest: int, *, rngs: nnx.Rngs | None):
         self.emb = _Table(longest, dim, rngs=rngs)
 
     def __call__(self, length: int) -> Float[Array, "N D"]:
@@ -63,8 +63,10 @@ class LearnedEmbedding(nnx.Module):
 
 
 class _Table(nnx.Module):
-    def __init__(self, rows: int, columns: int, *, rngs: nnx.Rngs):
-        self.weight = nnx.Param(jax.random.normal(rngs.params(), (rows, columns), jnp.float32))
+    def __init__(self, rows: int, columns: int, *, rngs: nnx.Rngs | None):
+        self.weight = uniform_param((rows, columns), 0.0, rngs)
+        if rngs is not None:
+            self.weight.set_value(jax.random.normal(rngs.params(), (rows, columns), jnp.float32))
 
 
 def _frequencies(count: int) -> Float[np.ndarray, "F"]:

@@ -48,7 +48,7 @@ class Linear(nnx.Module):
     """x·weight + bias over the last axis, initialised as torch does."""
 
     def __init__(
-        self, inputs: int, outputs: int, *, bias: bool = True, zero_init: bool = False, rngs: nnx.Rngs
+        self, inputs: int, outputs: int, *, bias: bool = True, zero_init: bool = False, rngs: nnx.Rngs | None
     ):
         bound = 0.0 if zero_init else inputs**-0.5
         self.weight = uniform_param((inputs, outputs), bound, rngs)
@@ -71,7 +71,7 @@ class SequenceConv(nnx.Module):
         bias: bool = True,
         depthwise: bool = False,
         zero_init: bool = False,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs | None,
     ):
         self.depthwise = depthwise
         fan_in = 1 if depthwise else inputs
@@ -104,7 +104,7 @@ class SequenceConv(nnx.Module):
 class GatedLinear(nnx.Module):
     """a · silu(b), with a ‖ b one linear layer of x."""
 
-    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs | None):
         self.proj = Linear(inputs, 2 * outputs, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*S I"]) -> Float[Array, "*S O"]:
@@ -115,7 +115,7 @@ class GatedLinear(nnx.Module):
 class FeedForward(nnx.Module):
     """A gated or plain inner layer and the layer back; the second starts at zero. Length: N."""
 
-    def __init__(self, dim: int, config: FeedForwardConfig, *, rngs: nnx.Rngs):
+    def __init__(self, dim: int, config: FeedForwardConfig, *, rngs: nnx.Rngs | None):
         self.glu = config.glu
         inner, bias = dim * config.mult, not config.no_bias
         if config.glu:
@@ -144,7 +144,7 @@ class FeedForward(nnx.Module):
 class Conformer(nnx.Module):
     """Pointwise convolution, gate, depthwise convolution, norm, SiLU, pointwise convolution. Length: N."""
 
-    def __init__(self, dim: int, norm: NormConfig, *, rngs: nnx.Rngs):
+    def __init__(self, dim: int, norm: NormConfig, *, rngs: nnx.Rngs | None):
         self.in_norm = LayerNorm(dim, norm)
         self.pointwise_conv = SequenceConv(dim, dim, 1, bias=False, rngs=rngs)
         self.glu = GatedLinear(dim, dim, rngs=rngs)

@@ -17,7 +17,7 @@ from earvae_jax.sequence_layers import Conformer, FeedForward, HeadNorm, LayerNo
 class SelfAttention(nnx.Module):
     """Multi-head attention over all latents; the output layer starts at zero. Length: N."""
 
-    def __init__(self, dim: int, config: TransformerConfig, *, rngs: nnx.Rngs):
+    def __init__(self, dim: int, config: TransformerConfig, *, rngs: nnx.Rngs | None):
         self.heads, self.qk_norm = dim // config.dim_heads, config.attn_kwargs.qk_norm
         self.to_qkv = Linear(dim, 3 * dim, bias=False, rngs=rngs)
         self.to_out = Linear(dim, dim, bias=False, zero_init=True, rngs=rngs)
@@ -48,7 +48,7 @@ class SelfAttention(nnx.Module):
 class TransformerBlock(nnx.Module):
     """x += attention(norm(x)); x += conformer(x); x += feed-forward(norm(x)). Length: N."""
 
-    def __init__(self, dim: int, config: TransformerConfig, *, rngs: nnx.Rngs):
+    def __init__(self, dim: int, config: TransformerConfig, *, rngs: nnx.Rngs | None):
         norm = config.norm_kwargs
         self.pre_norm = Identity() if config.remove_norms else LayerNorm(dim, norm)
         self.self_attn = SelfAttention(dim, config, rngs=rngs)
@@ -99,7 +99,7 @@ class Transformer(nnx.Module):
     change nothing and come out undefined. Memory is linear in N.
     """
 
-    def __init__(self, dim: int, config: TransformerConfig, *, rngs: nnx.Rngs):
+    def __init__(self, dim: int, config: TransformerConfig, *, rngs: nnx.Rngs | None):
         self.layers = nnx.List([TransformerBlock(dim, config, rngs=rngs) for _ in range(config.depth)])
         self.rotary_pos_emb = RotaryEmbedding(config.rotary_dims) if config.rotary_pos_emb else None
         if config.use_sinusoidal_emb:

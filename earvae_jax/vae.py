@@ -15,10 +15,11 @@ class EarVAE(nnx.Module):
     """The autoencoder of arXiv 2509.14912: encoder, bottleneck, transformer and decoder.
 
     `encode` and `decode` are the published whole-file computation; `earvae_jax.infer.Codec` gives the same
-    answer for files of any length.
+    answer for files of any length. Without `rngs` the arrays have shapes but no values: `parameters.build`
+    fills them from a checkpoint.
     """
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
         self.config = config
         self.encoder = Encoder(config.encoder, rngs=rngs)
         if config.transformer is None:
