@@ -1,24 +1,23 @@
 """Weights from PyTorch and back, strictly and bit for bit."""
 
-import json
+import dataclasses
 import shutil
 
 import jax
 import numpy as np
 import pytest
+from conftest import MODELS
 from flax import nnx
 from tolerances import GOLDEN_OUTPUT
 
 from earvae_jax import checkpoints
+from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError
-from earvae_jax.parameters import build
 
 torch = pytest.importorskip("torch")
 
 from earvae_jax.convert import from_torch, to_torch, torch_model  # noqa: E402
 from earvae_jax.convert.config_from_tensors import Stated  # noqa: E402
-
-MODELS = ("tiny_44k", "tiny_48k", "options_elu_nearest_tanh", "options_transformer")
 
 
 def assert_same_state(actual, expected):
@@ -32,24 +31,21 @@ def assert_same_state(actual, expected):
 def test_round_trip_is_bit_exact(golden, tmp_path, name, config):
     folder = golden / name
     given = folder / "config.json" if config == "given" else None
-    stated = Stated(
-        44_100, 32, json.loads((folder / "config.json").read_text())["decoder"]["config"]["final_tanh"]
-    )
+    expected = dataclasses.replace(ModelConfig.from_json(folder / "config.json"), sample_rate=44_100)
+    stated = Stated(44_100, expected.transformer and 32, expected.decoder.final_tanh)
     info = from_torch.convert(folder / "weights.pyt", tmp_path / "model", config=given, stated=stated)
     to_torch.export(tmp_path / "model", tmp_path / "back.pyt")
     assert_same_state(
         torch.load(tmp_path / "back.pyt", weights_only=True),
         torch.load(folder / "weights.pyt", weights_only=True),
     )
-    assert info.config.sample_rate == 44_100
+    assert info.config == expected
     assert info.provenance["source"] == "weights.pyt" and len(info.provenance["source_sha256"]) == 64
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_converted_model_reproduces_the_recordings(golden, name):
-    folder = golden / name
-    weights = from_torch.read(folder / "weights.pyt", config=folder / "config.json", stated=Stated(44_100))
-    graph, state = nnx.split(build(weights.config, weights.arrays))
+def test_converted_models_reproduce_the_recordings(golden, models, name):
+    graph, state = nnx.split(models[name])
     encode = jax.jit(lambda state, audio: nnx.merge(graph, state).encode(audio))
     decode = jax.jit(lambda state, latents: nnx.merge(graph, state).decode(latents))
     recorded = np.load(golden / name / "golden.npz")

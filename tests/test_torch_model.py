@@ -4,14 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from conftest import MODELS
 from tolerances import GOLDEN_OUTPUT, TORCH_ROUNDING
 
 torch = pytest.importorskip("torch")
 
 from earvae_jax.convert import torch_model  # noqa: E402
 from earvae_jax.convert.torch_layers import AntialiasedActivation, SnakeBeta  # noqa: E402
-
-MODELS = ("tiny_44k", "tiny_48k", "options_elu_nearest_tanh", "options_transformer")
 
 
 def load(folder):
