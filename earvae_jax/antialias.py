@@ -32,7 +32,7 @@ def kaiser_sinc_filter(cutoff: float, half_width: float, taps: int) -> Float[np.
 class AntialiasedActivation(nnx.Module):
     """×2 up, activation, ×2 down, with replicated edges. Length: T.
 
-    An output sees six steps on each side.
+    An output sees five steps on each side.
     """
 
     def __init__(self, activation: nnx.Module):
@@ -42,9 +42,11 @@ class AntialiasedActivation(nnx.Module):
         self.downsample_filter = Buffer(jnp.asarray(low_pass))
 
     def __call__(self, x: Float[Array, "B T C"], extent: Extent | None = None) -> Float[Array, "B T C"]:
-        if extent is not None:
-            x = extent.replicate(x)  # the edges of the file, not those of the window, are repeated
-        return self._down(self.act(self._up(x)))
+        if extent is None:
+            return self._down(self.act(self._up(x)))
+        # The edges of the file, not those of the window, are repeated, at either rate.
+        twice = Extent(_RATIO * extent.start, _RATIO * extent.stop)
+        return self._down(twice.replicate(self.act(self._up(extent.replicate(x)))))
 
     def _up(self, x: Float[Array, "B T C"]) -> Float[Array, "B T2 C"]:
         pad = _TAPS // _RATIO - 1

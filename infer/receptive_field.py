@@ -12,7 +12,7 @@ from earvae_jax.oobleck import DILATIONS, RESIDUAL_WIDTH
 _UNITS = sum(DILATIONS) * (RESIDUAL_WIDTH - 1) // 2  # steps that a block's residual units see on each side
 _OUTER = 3  # of the first convolutions and the decoder's last, of width 7
 _ENCODER_LAST = 1  # of the encoder's last convolution, of width 3
-_ANTIALIAS = 6  # twelve taps on each of the ways up and down, at twice the rate
+_ANTIALIAS = 5  # twelve taps on each of the ways up and down, at twice the rate
 
 
 class Reach(NamedTuple):
