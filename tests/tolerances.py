@@ -57,3 +57,6 @@ SIN_SQUARED = 3e-7
 
 # Its derivative, sin(2x), has twice the slope of the polynomial's terms: twice the error and the reduction's.
 SIN_SQUARED_SLOPE = 1e-6
+
+# Windows against the whole file, relative to its peak: what the issue asks for.
+TILED = 5e-6
