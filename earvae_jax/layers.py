@@ -167,7 +167,9 @@ class SnakeBeta(nnx.Module):
     def fold(self) -> None:
         """Keeps frequency and amplitude in place of α and β, for inference."""
         if not self.is_folded:  # a residual unit holds one activation twice
-            self.folded_frequency, self.folded_amplitude = Buffer(self.frequency), Buffer(self.amplitude)
+            alpha, beta = np.asarray(self.alpha[...]), np.asarray(self.beta[...])
+            self.folded_frequency = Buffer(jnp.asarray(np.exp(alpha)))
+            self.folded_amplitude = Buffer(jnp.asarray(1 / (np.exp(beta) + np.float32(1e-9))))
             del self.alpha, self.beta
             self.is_folded = True
 
@@ -258,9 +260,16 @@ class Conv(nnx.Module):
 
     def fold(self) -> None:
         """Keeps the weight in place of gain and direction, for inference."""
-        self.folded_kernel = Buffer(self.kernel)
+        self.folded_kernel = Buffer(jnp.asarray(self._kernel_on_host()))
         del self.gain, self.direction
         self.is_folded = True
+
+    def _kernel_on_host(self) -> Float[np.ndarray, "K I O"]:
+        # In numpy, since compiling a program for each shape would cost more than the arithmetic.
+        gain, direction = np.asarray(self.gain[...]), np.asarray(self.direction[...])
+        others = tuple(axis for axis in range(3) if axis != self._gain_axis)
+        norm = np.sqrt(np.sum(np.square(direction), axis=others, keepdims=True, dtype=np.float64))
+        return direction * (np.expand_dims(gain, others) / norm).astype(np.float32)
 
     def _convolve(self, x: Float[Array, "B T I"]) -> Float[Array, "B T2 O"]:
         return conv1d(
