@@ -215,6 +215,13 @@ def _reverberate(rng: np.random.Generator, audio: np.ndarray, sample_rate: int) 
     return audio + np.float32(10 ** rng.uniform(-1.6, -0.4)) * wet
 
 
+def _narrow(rng: np.random.Generator, audio: np.ndarray) -> np.ndarray:
+    """The width of the master: often narrower than its tracks, sometimes mono; `[2, samples]`."""
+    width = np.float32(0.0 if rng.random() < 0.05 else rng.uniform(0.1, 1.0))
+    mid, side = (audio[0] + audio[1]) / 2, (audio[0] - audio[1]) / 2
+    return np.stack([mid + width * side, mid - width * side])
+
+
 def render(seed: int, index: int, *, samples: int, sample_rate: int) -> np.ndarray:
     """Render excerpt `index` of the endless data set `seed`.
 
@@ -235,7 +242,7 @@ def render(seed: int, index: int, *, samples: int, sample_rate: int) -> np.ndarr
         mix += treated * np.float32(10 ** (rng.uniform(low, high) / 20) / loudness)
     if rng.random() < 0.6:
         mix = _reverberate(rng, mix, sample_rate)
-    mix = mix[:, lead:]
+    mix = _narrow(rng, mix[:, lead:])
     mix = mix / (np.sqrt(np.mean(mix**2)) + np.float32(1e-6))  # silence stays silent
     loudness = np.float32(10 ** (rng.uniform(-30, -9) / 20))
     return np.ascontiguousarray(np.tanh(mix * loudness).T)  # the limiter of a loud master
