@@ -1,0 +1,224 @@
+"""Training data: what is drawn, in which order, by whom, and what happens to files that are no good."""
+
+import itertools
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("grain", reason="training data needs grain")
+
+from earvae_jax.errors import UserError
+from earvae_jax.train import crops, data
+from earvae_jax.train.config import DataConfig
+
+RATE = 44_100
+CROP = 1024
+
+
+def _config(folder=None, **changes) -> DataConfig:
+    options = {
+        "crop_samples": CROP,
+        "batch_size": 4,
+        "silence_db": -90.0,
+        "threads": 2,
+        "buffered_batches": 1,
+    }
+    return DataConfig(train=() if folder is None else (str(folder),), **(options | changes))
+
+
+def _write(path, seconds=0.2, *, rate=RATE, channels=2, level=0.1, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).standard_normal((round(seconds * rate), channels))
+    soundfile.write(path, level * noise, rate, subtype="FLOAT" if path.suffix == ".wav" else None)
+    return path
+
+
+@pytest.fixture
+def music(tmp_path):
+    """Ramps: the value says the file (tens) and the place in it, so that a crop tells where it comes from."""
+    for number in range(6):
+        place = np.arange(8 * CROP) / (16 * CROP)
+        ramp = np.stack([place, -place], axis=1) / 2 + 0.01 * number
+        path = tmp_path / "music" / f"{number}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, ramp, RATE, subtype="FLOAT")
+    return tmp_path / "music"
+
+
+def _batches(config, count=3, *, process_index=0, process_count=1, seed=0):
+    example = data.training_examples(config, sample_rate=RATE, seed=seed)
+    batches = data.training_batches(example, config, process_index=process_index, process_count=process_count)
+    return list(itertools.islice(batches, count))
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_batches_are_determined_by_the_seed(music, synthetic):
+    config = _config(None if synthetic else music)
+    first, again, other = _batches(config), _batches(config), _batches(config, seed=1)
+    assert all(batch.shape == (4, CROP, 2) and batch.dtype == np.float32 for batch in first)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_saved_position_continues_exactly(music, threads):
+    config = _config(music, threads=threads)
+    example = data.training_examples(config, sample_rate=RATE, seed=0)
+    batches = data.training_batches(example, config)
+    for _ in range(3):
+        next(batches)
+    state = batches.get_state()
+    expected = [next(batches) for _ in range(3)]
+    resumed = data.training_batches(data.training_examples(config, sample_rate=RATE, seed=0), config)
+    resumed.set_state(state)
+    np.testing.assert_array_equal([next(resumed) for _ in range(3)], expected)
+
+
+def test_processes_share_the_batch_of_one(music):
+    config = _config(music)
+    whole = _batches(config)
+    parts = [_batches(config, process_index=index, process_count=2) for index in range(2)]
+    np.testing.assert_array_equal(whole, np.concatenate(parts, axis=1))
+
+
+def test_an_epoch_hears_every_file_as_often_as_crops_fit(music):
+    _write(music / "long.wav", 30 * CROP / RATE)
+    config = _config(music)
+    reader = crops.CropReader(data.training_files(config), config, sample_rate=RATE, seed=0)
+    assert len(reader._items) == sum(len(soundfile.read(path)[0]) // CROP for path in reader.files)
+    for epoch in range(2):
+        np.testing.assert_array_equal(np.sort(reader._order(epoch)), np.arange(len(reader._items)))
+    assert not np.array_equal(reader._order(0), reader._order(1))
+
+
+def test_crops_start_anywhere(music):
+    config = _config(music, flip_polarity=False, swap_channels=False)
+    audio = np.concatenate(_batches(config, 20))
+    starts = np.mod(np.round((audio[:, 0, 0] - audio[:, 0, 1]) * 16 * CROP), 8 * CROP)
+    assert len(np.unique(starts)) > 60
+    assert starts.min() < CROP
+    assert starts.max() > 6 * CROP
+    steps = np.diff(audio[:, :, 0], axis=1)
+    np.testing.assert_allclose(steps, 1 / (32 * CROP), rtol=1e-2, err_msg="a crop is one piece of the file")
+
+
+def test_augmentation_negates_swaps_and_scales():
+    audio = np.stack([np.linspace(0.1, 0.2, 8), np.linspace(0.3, 0.4, 8)], axis=1).astype(np.float32)
+    config = _config(gain_db=(-6.0, 6.0))
+    seen = set()
+    for seed in range(60):
+        result = data.augment(audio, np.random.default_rng(seed), config)
+        swapped = abs(result[0, 0]) > abs(result[0, 1])
+        gain = (result[:, ::-1] if swapped else result) / audio
+        assert np.ptp(gain) < 1e-6, "one gain for both channels"
+        assert 10 ** (-6 / 20) - 1e-6 <= abs(gain[0, 0]) <= 10 ** (6 / 20) + 1e-6
+        seen.add((bool(swapped), bool(gain[0, 0] < 0)))
+    assert len(seen) == 4
+    off = _config(flip_polarity=False, swap_channels=False)
+    np.testing.assert_array_equal(data.augment(audio, np.random.default_rng(0), off), audio)
+
+
+@pytest.mark.parametrize("rate", [22_050, 48_000])
+def test_other_rates_are_resampled(tmp_path, rate):
+    place = np.arange(round(0.5 * rate)) / rate
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * place)
+    soundfile.write(tmp_path / "tone.wav", np.stack([tone, tone], axis=1), rate, subtype="FLOAT")
+    audio = _batches(_config(tmp_path, crop_samples=4096), 1)[0]
+    spectrum = np.abs(np.fft.rfft(audio[0, :, 0] * np.hanning(4096)))
+    assert abs(np.argmax(spectrum) * RATE / 4096 - 1000) < RATE / 4096
+    assert abs(np.abs(audio).max() - 0.5) < 0.01, "no edges of the resampler inside the crop"
+
+
+def test_mono_becomes_stereo(tmp_path):
+    _write(tmp_path / "mono.wav", channels=1)
+    audio = _batches(_config(tmp_path), 1)[0]
+    np.testing.assert_array_equal(audio[..., 0], audio[..., 1])
+
+
+def test_bad_files_are_skipped_counted_and_named_once(music, caplog):
+    broken = music / "broken.wav"
+    broken.write_bytes(b"RIFF, or not")
+    short = _write(music / "short.wav", CROP / RATE / 2)
+    surround = _write(music / "surround.wav", channels=6)
+    config = _config(music, validation=(str(music / "0.wav"),))
+    reader = crops.CropReader(data.training_files(config), config, sample_rate=RATE, seed=0)
+    assert set(reader.skipped) == {broken, short, surround}
+    for number in range(2 * len(reader._items)):
+        assert reader.draw(number) is not None
+    for path in (broken, short, surround):
+        assert sum(str(path) in message for message in caplog.messages) == 1
+
+
+def test_a_file_that_breaks_later_is_left_out(music):
+    config = _config(music)
+    example = data.training_examples(config, sample_rate=RATE, seed=0)
+    expected = data.training_files(config)
+    gone = sorted(expected)[0]
+    gone.write_bytes(b"overwritten while training")
+    batches = data.training_batches(example, config)
+    assert all(next(batches).shape == (4, CROP, 2) for _ in range(10))
+
+
+def test_a_header_that_promises_too_much_is_not_believed(tmp_path):
+    path = _write(tmp_path / "cut.mp3", 2.0)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    audio = np.concatenate(_batches(_config(tmp_path), 10))
+    assert np.isfinite(audio).all()
+    assert (np.abs(audio).max(axis=(1, 2)) > 0).all()
+
+
+def test_silence_is_passed_over(music):
+    silent = music / "silent.wav"
+    soundfile.write(silent, np.zeros((100 * CROP, 2)), RATE)
+    config = _config(music, silence_db=-60.0)
+    audio = np.concatenate(_batches(config, 10))
+    assert (np.sqrt(np.mean(audio**2, axis=(1, 2))) > 1e-3).all()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda folder: None, "no audio files"),
+        (lambda folder: (folder / "noise.wav").write_bytes(b"nothing"), "none of the 1 audio files"),
+        (lambda folder: _write(folder / "short.wav", CROP / RATE / 2), "shorter than a crop"),
+    ],
+)
+def test_a_folder_without_usable_audio_is_an_error(tmp_path, prepare, message):
+    prepare(tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        data.training_examples(_config(tmp_path), sample_rate=RATE, seed=0)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_nothing_but_silence_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(crops, "_MOST_REJECTED", 20)
+    soundfile.write(tmp_path / "silent.wav", np.zeros((4 * CROP, 2)), RATE)
+    with pytest.raises(UserError, match="silence_db"):
+        _batches(_config(tmp_path, silence_db=-60.0), 1)
+
+
+def test_missing_folders_are_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        data.training_examples(_config(tmp_path / "nowhere"), sample_rate=RATE, seed=0)
+
+
+def test_manifests_are_relative_to_themselves(music):
+    manifest = music.parent / "list.txt"
+    manifest.write_text("music/1.wav\n\nmusic/2.wav\n")
+    config = _config(manifest, validation=(str(music / "5.wav"),))
+    assert data.training_files(config) == [music / "1.wav", music / "2.wav"]
+
+
+def test_validation_is_held_out(music):
+    config = _config(music)
+    assert not set(data.training_files(config)) & set(data.validation_files(config))
+    assert set(data.training_files(config)) | set(data.validation_files(config)) == set(music.iterdir())
+    given = _config(music, validation=(str(music / "3.wav"),))
+    assert data.validation_files(given) == [music / "3.wav"]
+    assert music / "3.wav" not in data.training_files(given)
+    for chosen in (config, given, _config(None)):
+        first, again = (data.validation_audio(chosen, sample_rate=RATE, seed=0) for _ in range(2))
+        assert first.shape == (8, CROP, 2)
+        np.testing.assert_array_equal(first, again)
