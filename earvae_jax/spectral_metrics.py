@@ -36,9 +36,10 @@ class SpectralMetrics:
     Attributes:
       stft_distance, mel_distance: auraloss' A-weighted multi-resolution distances.
       icpc: intra-channel phase coherence, the mean over channels that are not silent.
-      ccpc: cross-channel phase coherence; None for mono.
+      ccpc: cross-channel phase coherence; None for mono and where a channel is silent.
       frequencies: `[F]` in Hz, of the curves.
-      icpc_curve, ccpc_curve: coherence over time at each frequency, `[F]`, NaN where nothing sounds.
+      icpc_curve, ccpc_curve: coherence over time at each frequency, `[F]`, NaN where nothing sounds;
+        `ccpc_curve` is None for mono and where a channel of the original is silent.
     """
 
     stft_distance: float | None
@@ -58,9 +59,7 @@ def measure_spectra(
     samples, channels = original.shape
     if samples <= _REACH:
         nothing = np.full(len(frequencies), np.nan)
-        return SpectralMetrics(
-            None, None, None, None, frequencies, nothing, nothing if channels == 2 else None
-        )
+        return SpectralMetrics(None, None, None, None, frequencies, nothing, None)
     taps = a_weighting_fir(sample_rate)[:, None]
     signals = [np.asarray(x, np.float32) for x in (original, reconstruction)]
     signals += [scipy.signal.oaconvolve(x, taps, mode="same", axes=0) for x in signals]
@@ -76,14 +75,16 @@ def measure_spectra(
         )
         totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
     silent = not original.any()
+    # Cross-channel phase of the original needs both channels; the weights are the reconstruction's alone.
+    crossed = channels == 2 and original.any(axis=0).all()
     return SpectralMetrics(
         None if silent else _distance(totals, "stft", STFT_SIZES),
         None if silent else _distance(totals, "mel", MEL_SIZES),
         _coherence(totals, "icpc"),
-        _coherence(totals, "ccpc") if channels == 2 else None,
+        _coherence(totals, "ccpc") if crossed else None,
         frequencies,
         _curve(totals, "icpc"),
-        _curve(totals, "ccpc") if channels == 2 else None,
+        _curve(totals, "ccpc") if crossed else None,
     )
 
 

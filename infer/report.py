@@ -18,15 +18,15 @@ REPORT = "report.html"
 COLUMNS = (
     ("Mel ↓", "mel_distance", "", "{:.2f}"),
     ("STFT ↓", "stft_distance", "", "{:.2f}"),
-    ("ICPC ↑", "icpc", "%", "{:.2f}"),
-    ("CCPC ↑", "ccpc", "%", "{:.2f}"),
-    ("SI-SDR ↑", "si_sdr", "dB", "{:.2f}"),
-    ("dbTP ↓", "true_peak_distance", "dB", "{:.2f}"),
+    ("ICPC % ↑", "icpc", "%", "{:.2f}"),
+    ("CCPC % ↑", "ccpc", "%", "{:.2f}"),
+    ("SI‑SDR dB ↑", "si_sdr", "dB", "{:.2f}"),
+    ("dbTP dB ↓", "true_peak_distance", "dB", "{:.2f}"),
 )
-# Table 1 of arXiv 2509.14912, in the order of COLUMNS.
+# Table 1 of arXiv 2509.14912, εar-VAE on two collections, in the order of COLUMNS.
 PUBLISHED = (
-    ("εar-VAE, published (MuChin)", (0.55, 1.17, 96.78, 96.81, 9.99, 0.05)),
-    ("εar-VAE, published (in-house)", (0.55, 1.12, 96.66, 96.52, 11.00, 0.05)),
+    ("Paper, MuChin", (0.55, 1.17, 96.78, 96.81, 9.99, 0.05)),
+    ("Paper, in-house", (0.55, 1.12, 96.66, 96.52, 11.00, 0.05)),
 )
 
 
@@ -36,7 +36,7 @@ def write_report(
     """Writes `report.html` into a folder and returns its path.
 
     All files stand in the table; the `files` with the lowest SI-SDR can be heard and seen, each in its
-    loudest `excerpt_seconds`. The page loads nothing: audio (FLAC) and pictures are inside, so it can be mailed.
+    loudest `excerpt_seconds`. The page loads nothing: audio (FLAC) and pictures are inside it.
 
     Raises:
       UserError: the file cannot be written, or a file of the evaluation cannot be read again.
@@ -119,11 +119,17 @@ def _columns(values: dict[str, float | None]) -> list[float | None]:
 
 def _tile(column: tuple[str, str, str, str], value: float | None, published: float) -> str:
     label, _, unit, text = column
-    shown = '<span class="undefined">–</span>' if value is None else text.format(value)
+    shown = '<span class="undefined">–</span>' if value is None else _number(text, value)
+    unit = f' <span class="unit">{unit}</span>' if unit else ""
+    label = f"{label.split()[0]} {label.split()[-1]}"
     return (
-        f'<div class="tile"><dt>{label}</dt><dd class="value">{shown} <span class="unit">{unit}</span></dd>'
-        f'<dd class="reference">published {text.format(published)}</dd></div>'
+        f'<div class="tile"><dt>{label}</dt><dd class="value">{shown}{unit}</dd>'
+        f'<dd class="reference">paper {text.format(published)}</dd></div>'
     )
+
+
+def _number(text: str, value: float) -> str:
+    return text.format(value).replace("-", "−")
 
 
 def _heading(label: str) -> str:
@@ -135,12 +141,11 @@ def _row(name: str, values: Sequence[float | None], kind: str, anchor: str | Non
     title = f' title="{label}"' if not kind else ""
     linked = f'<a href="#{anchor}">{label}</a>' if anchor else label
     cells = []
-    for (_, _, unit, text), value in zip(COLUMNS, values, strict=True):
+    for (_, _, _, text), value in zip(COLUMNS, values, strict=True):
         if value is None:
             cells.append('<td data-value="" class="undefined" title="undefined for this file">–</td>')
         else:
-            shown = text.format(value) + (" %" if unit == "%" else "")
-            cells.append(f'<td data-value="{value:.6g}">{shown}</td>')
+            cells.append(f'<td data-value="{value:.6g}">{_number(text, value)}</td>')
     return f'<tr class="{kind}"><th scope="row"{title}>{linked}</th>{"".join(cells)}</tr>'
 
 

@@ -41,7 +41,7 @@ def pair_article(result: PairResult, audio: PairAudio, anchor: str, excerpt_seco
         f"<h2>{html.escape(result.pair.name)}</h2>"
         f'<p class="facts">{html.escape("; ".join(facts))}</p>'
         f"{_transport()}{_spectrograms(original, reconstruction)}"
-        f'<div class="pictures"><div><h3>Phase coherence over frequency, %</h3>'
+        f'<div class="pictures"><div><h3>Phase coherence over frequency, % at Hz</h3>'
         f"{coherence_chart(result.metrics.spectra)}{_coherence_legend(result)}</div>"
         f"<div>{_fields(original, reconstruction)}</div></div>"
         f"{_levels(result.metrics.values)}{audio_elements}</article>"
@@ -83,12 +83,12 @@ def _spectrograms(original: np.ndarray, reconstruction: np.ndarray) -> str:
         _strip("Difference", "difference", pictures.difference),
         _strip("Change of level", "change", pictures.change),
     ]
-    top, bottom = pictures.loudest, pictures.loudest - report_pictures.DYNAMIC_RANGE
+    top, bottom = (_minus(f"{pictures.loudest - down:.0f}") for down in (0, report_pictures.DYNAMIC_RANGE))
     change = report_pictures.LARGEST_DIFFERENCE
     return (
         f'<div class="strips">{"".join(strips)}<div class="head"></div></div>'
         '<input type="range" class="seek" min="0" max="1" step="0.0001" value="0" aria-label="Position">'
-        f'<p class="legend"><span>{bottom:.0f} <span class="bar heat"></span> {top:.0f} dBFS</span>'
+        f'<p class="legend"><span>{bottom} <span class="bar heat"></span> {top} dBFS</span>'
         f'<span>softer −{change:.0f} <span class="bar shift"></span> +{change:.0f} dB louder</span></p>'
     )
 
@@ -96,7 +96,7 @@ def _spectrograms(original: np.ndarray, reconstruction: np.ndarray) -> str:
 def _strip(label: str, side: str, picture: bytes) -> str:
     ticks = "".join(
         f'<i style="bottom:{100 * frequency_place(hz):.1f}%">{text}</i>'
-        for hz, text in ((100, "100"), (1000, "1k"), (10_000, "10k"))
+        for hz, text in ((100, "100 Hz"), (1000, "1 kHz"), (10_000, "10 kHz"))
     )
     kind = "strip change" if side == "change" else "strip"
     return (
@@ -137,9 +137,10 @@ def _stereo_figures(audio: np.ndarray) -> str:
     energy = np.sqrt((left @ left) * (right @ right))
     mid, side = np.sum((left + right) ** 2), np.sum((left - right) ** 2)
     correlation = f"correlation {left @ right / energy:+.2f}" if energy > 0 else "correlation undefined"
-    if mid > 0 and side > 0:
-        return f"{correlation}<br>side {10 * np.log10(side / mid):+.1f} dB of mid"
-    return correlation
+    width = (
+        f"side {10 * np.log10(side / mid):+.1f} dB of mid" if mid > 0 and side > 0 else "no side or no mid"
+    )
+    return _minus(f"{correlation}<br>{width}")
 
 
 def _levels(values: dict[str, float | None]) -> str:
@@ -149,15 +150,20 @@ def _levels(values: dict[str, float | None]) -> str:
         ("Loudness range", "lra", "LU"),
         ("True peak", "true_peak", "dBTP"),
     ):
-        cells = [_level(values[f"original_{key}"], "{:.1f} " + unit), _level(values[key], "{:.1f} " + unit)]
+        cells = [_level(values[f"original_{key}"], "{:.1f}"), _level(values[key], "{:.1f}")]
         cells.append(_level(values[f"{key}_difference"], "{:+.2f}"))
-        rows.append(f'<tr><th scope="row">{label}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
-    headings = "<th></th><th>Original</th><th>Reconstruction</th><th>Difference</th>"
+        row = "".join(f"<td>{cell}</td>" for cell in cells)
+        rows.append(f'<tr><th scope="row">{label}, {unit}</th>{row}</tr>')
+    headings = "<th></th><th>Original</th><th>Reconstruction</th><th>Change</th>"
     return f'<table class="levels"><thead><tr>{headings}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _level(value: float | None, text: str) -> str:
-    return "–" if value is None else text.format(value).replace("-", "−")
+    return "–" if value is None else _minus(text.format(value))
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
 
 
 def _flac(audio: np.ndarray) -> bytes:

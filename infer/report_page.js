@@ -19,6 +19,7 @@ class Player {
     this.duration = Number(article.dataset.seconds);
     this.loudness = Number(article.dataset.match);
     this.strips = article.querySelector(".strips");
+    this.head = article.querySelector(".head");
     this.seek = article.querySelector(".seek");
     this.loop = article.querySelector(".loop");
     this.match = article.querySelector(".match");
@@ -151,6 +152,7 @@ class Player {
     const now = this.now();
     this.article.dataset.position = now.toFixed(3);
     this.strips.style.setProperty("--at", now / this.duration);
+    this.head.hidden = now === 0;
     this.seek.value = now / this.duration;
     this.article.querySelector(".time").textContent = `${clock(now)} / ${clock(this.duration)}`;
   }

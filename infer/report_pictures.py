@@ -15,6 +15,7 @@ from earvae_jax.spectral import hann_window
 
 LOWEST_HZ, HIGHEST_HZ = 30.0, 20_000.0
 DYNAMIC_RANGE = 90.0  # dB shown below the loudest point
+_LEAST_LOUD = -60.0  # dB at which the colours end at least, so that silence is dark
 LARGEST_DIFFERENCE = 12.0  # dB at which the colours of a difference end
 _N_FFT = 4096
 _WIDTH, _HEIGHT = 1000, 240  # pixels of a spectrogram
@@ -43,7 +44,7 @@ def spectrograms(
     signals = (original, reconstruction, reconstruction - original)
     powers = [_log_frequency_power(x, sample_rate) for x in signals]
     levels = [10 * np.log10(power + 1e-14) for power in powers]
-    loudest = float(max(level.max() for level in levels[:2]))
+    loudest = max(*(float(level.max()) for level in levels[:2]), _LEAST_LOUD)
     images = [_png((level - loudest + DYNAMIC_RANGE) / DYNAMIC_RANGE * 255, _ramp(_HEAT)) for level in levels]
     # Single bins of noise differ by chance: compare the energy of small neighbourhoods.
     smooth = [10 * np.log10(_smoothed(power) + 1e-14) for power in powers[:2]]

@@ -159,7 +159,15 @@ def test_silence_leaves_metrics_undefined():
     original, reconstruction = pair(140_000)
     silence = np.zeros_like(original)
     from_silence = evaluate_pair(silence, reconstruction, RATE)
-    undefined = {"si_sdr", "stft_distance", "mel_distance", "icpc", "original_lufs", "original_true_peak"}
+    undefined = {
+        "si_sdr",
+        "stft_distance",
+        "mel_distance",
+        "icpc",
+        "ccpc",
+        "original_lufs",
+        "original_true_peak",
+    }
     assert all(from_silence[name] is None for name in undefined | {"lufs_difference"})
     assert from_silence["lufs"] is not None
     to_silence = evaluate_pair(original, silence, RATE)
