@@ -88,7 +88,7 @@ def _spectrograms(original: np.ndarray, reconstruction: np.ndarray) -> str:
     return (
         f'<div class="strips">{"".join(strips)}<div class="head"></div></div>'
         '<input type="range" class="seek" min="0" max="1" step="0.0001" value="0" aria-label="Position">'
-        f'<p class="legend"><span>{bottom} <span class="bar heat"></span> {top} dBFS</span>'
+        f'<p class="legend"><span>{bottom} <span class="bar heat"></span> {top} dB</span>'
         f'<span>softer −{change:.0f} <span class="bar shift"></span> +{change:.0f} dB louder</span></p>'
     )
 

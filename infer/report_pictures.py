@@ -70,7 +70,7 @@ def stereo_field(audio: Float[np.ndarray, "T 2"], scale: float) -> bytes:
 
 
 def _log_frequency_power(audio: np.ndarray, sample_rate: int) -> Float[np.ndarray, "H W"]:
-    """Power relative to a full-scale sine, rows from high to low frequency."""
+    """Power relative to a full-scale sine, the mean of each row's bins, from high to low frequency."""
     samples = len(audio)
     centres = np.linspace(0, max(samples - 1, 1), min(_WIDTH, max(samples // 64, 2))).astype(int)
     padded = np.pad(audio.astype(np.float32), ((_N_FFT // 2, _N_FFT // 2), (0, 0)))
