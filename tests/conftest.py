@@ -3,8 +3,10 @@
 Compiled programs are kept for the run alone, in a folder that subprocesses share.
 """
 
+import io
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -59,4 +61,34 @@ def checkpoint(models, tmp_path_factory) -> Path:
 
     path = tmp_path_factory.mktemp("checkpoint") / "tiny_44k.safetensors"
     checkpoints.save(path, models["tiny_44k"], provenance={"name": "tiny_44k"})
+    return path
+
+
+@pytest.fixture
+def earvae(monkeypatch):
+    """Runs the command in this process; gives its exit status and the lines it printed to stderr."""
+    from absl import logging
+
+    from earvae_jax import command
+
+    def run(*words) -> tuple[int, list[str]]:
+        printed = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", printed)
+        monkeypatch.setattr(logging.get_absl_handler().python_handler, "stream", printed)
+        with pytest.raises(SystemExit) as ended:
+            command._run(command._parse(["earvae", *map(str, words)]))
+        return ended.value.code, printed.getvalue().splitlines()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory) -> Path:
+    """A model of two levels at 8 kHz, which costs nothing to run."""
+    import small_models
+
+    from earvae_jax import checkpoints
+
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    checkpoints.save(path, small_models.model(small_models.KINDS["even strides"]))
     return path

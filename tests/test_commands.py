@@ -1,0 +1,317 @@
+"""`earvae reconstruct`, `encode`, `decode` and `info` on files, good and bad."""
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from earvae_jax import checkpoints
+from earvae_jax.audio_files import AudioReader, read, write
+
+RATE = 8000
+
+
+def noise(samples, channels=2, seed=0):
+    return 0.1 * np.random.default_rng(seed).standard_normal((samples, channels), np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of music in two levels, and files that are none."""
+    root = tmp_path / "music"
+    (root / "album").mkdir(parents=True)
+    write(root / "a.wav", noise(3000), RATE)
+    write(root / "album" / "b.flac", noise(5001, 1), 11_025, format="flac")
+    soundfile.write(root / "album" / "c.ogg", noise(20_000), 44_100)
+    soundfile.write(root / "d.mp3", noise(30_000), 48_000)
+    (root / "cover.jpg").write_bytes(b"no audio")
+    (root / ".hidden.wav").write_bytes(b"no audio")
+    return root
+
+
+def outputs(path):
+    return sorted(str(found.relative_to(path)) for found in path.rglob("*") if found.is_file())
+
+
+def test_reconstruct_keeps_folders_lengths_and_rates(earvae, folder, small_checkpoint, tmp_path):
+    out = tmp_path / "out"
+    status, lines = earvae("reconstruct", folder, "--checkpoint", small_checkpoint, "--output-dir", out)
+    assert status == 0, lines
+    assert outputs(out) == ["a.wav", "album/b.wav", "album/c.wav", "d.wav"]
+    for name, source in (("a.wav", "a.wav"), ("album/b.wav", "album/b.flac"), ("d.wav", "d.mp3")):
+        audio, rate = read(folder / source)
+        result, result_rate = read(out / name)
+        assert result.shape == audio.shape and result_rate == rate
+    assert "4 done" in lines[-1] and "0 failed" in lines[-1]
+
+
+def test_finished_outputs_are_kept_unless_told_otherwise(earvae, folder, small_checkpoint, tmp_path):
+    call = ("reconstruct", folder, "--checkpoint", small_checkpoint, "--output-dir", tmp_path / "out")
+    assert earvae(*call)[0] == 0
+    (tmp_path / "out" / "a.wav").write_bytes(b"mine")
+    (tmp_path / "out" / "d.wav").unlink()
+    status, lines = earvae(*call)
+    assert status == 0 and "1 done" in lines[-1] and "3 already there" in lines[-1]
+    assert (tmp_path / "out" / "a.wav").read_bytes() == b"mine"
+    assert earvae(*call, "--overwrite")[0] == 0
+    assert len(read(tmp_path / "out" / "a.wav")[0]) == 3000
+
+
+def test_encode_then_decode_is_reconstruct(earvae, folder, small_checkpoint, tmp_path):
+    model = ("--checkpoint", small_checkpoint)
+    for sampling in ((), ("--latent", "sample", "--seed", "5")):
+        assert earvae("encode", folder, *model, "--output-dir", tmp_path / "latents")[0] == 0
+        decode = ("decode", tmp_path / "latents", *model, *sampling)
+        assert earvae(*decode, "--output-dir", tmp_path / f"decoded{len(sampling)}")[0] == 0
+        reconstruct = ("reconstruct", folder, *model, *sampling)
+        assert earvae(*reconstruct, "--output-dir", tmp_path / f"direct{len(sampling)}")[0] == 0
+        names = outputs(tmp_path / f"direct{len(sampling)}")
+        assert len(names) == 4 and outputs(tmp_path / f"decoded{len(sampling)}") == names
+        for name in names:
+            direct, decoded = (tmp_path / f"{how}{len(sampling)}" / name for how in ("direct", "decoded"))
+            # Samples bit for bit; the header of a float WAV holds the time of writing.
+            assert read(direct)[1] == read(decoded)[1]
+            np.testing.assert_array_equal(read(direct)[0], read(decoded)[0])
+    assert (
+        read(tmp_path / "direct0" / "a.wav")[0].tobytes() != read(tmp_path / "direct4" / "a.wav")[0].tobytes()
+    )
+
+
+def test_latent_files_say_what_they_are(earvae, folder, small_checkpoint, tmp_path):
+    call = (
+        "encode",
+        folder / "album" / "b.flac",
+        "--checkpoint",
+        small_checkpoint,
+        "--latent-dtype",
+        "float16",
+    )
+    assert earvae(*call, "--output-dir", tmp_path)[0] == 0
+    with np.load(tmp_path / "b.npz") as file:
+        metadata = json.loads(str(file["metadata"]))
+        mean, std = file["mean"], file["std"]
+    assert mean.dtype == std.dtype == np.float16 and mean.shape == std.shape
+    assert (metadata["sample_rate"], metadata["samples"], metadata["channels"]) == (11_025, 5001, 1)
+    assert metadata["model"] == checkpoints.read_info(small_checkpoint).fingerprint
+    assert len(mean) == -(-round(5001 * RATE / 11_025) // metadata["downsampling_ratio"])
+    decoded = earvae("decode", tmp_path / "b.npz", "--checkpoint", small_checkpoint, "--output-dir", tmp_path)
+    assert decoded[0] == 0 and len(read(tmp_path / "b.wav")[0]) == 5001
+
+
+def bad_files(root):
+    """Name, what is wrong with it in the message."""
+    write(root / "whole.wav", noise(3000), RATE)
+    whole = (root / "whole.wav").read_bytes()
+    (root / "empty.wav").write_bytes(b"")
+    yield "empty.wav", "is empty"
+    (root / "text.wav").write_text("no audio at all")
+    yield "text.wav", "not readable as audio"
+    (root / "garbage.mp3").write_bytes(np.random.default_rng(0).bytes(5000))
+    yield "garbage.mp3", ""
+    write(root / "none.wav", noise(0), RATE)
+    yield "none.wav", "holds no samples"
+    nan = noise(500)
+    nan[7] = np.nan
+    write(root / "nan.wav", nan, RATE)
+    yield "nan.wav", "2 samples are NaN or infinite, the first at sample 7"
+    write(root / "six.wav", noise(500, 6), RATE)
+    yield "six.wav", "6 channels"
+    (root / "header.wav").write_bytes(whole[:30])
+    yield "header.wav", ""
+    write(root / "cut.flac", noise(50_000), RATE, format="flac")
+    (root / "cut.flac").write_bytes((root / "cut.flac").read_bytes()[:60_000])
+    yield "cut.flac", "damaged"
+
+
+def test_bad_files_are_named_and_the_others_done(earvae, small_checkpoint, tmp_path):
+    root, out = tmp_path / "in", tmp_path / "out"
+    root.mkdir()
+    bad = dict(bad_files(root))
+    write(root / "one.wav", noise(1), RATE)
+    write(root / "high.wav", noise(9000), 192_000)
+    write(root / "higher.wav", noise(3), 192_000)
+    soundfile.write(root / "short.wav", noise(3000), RATE)
+    (root / "short.wav").write_bytes((root / "short.wav").read_bytes()[:4000])
+    status, lines = earvae("reconstruct", root, "--checkpoint", small_checkpoint, "--output-dir", out)
+    assert status == 1
+    assert outputs(out) == ["high.wav", "higher.wav", "one.wav", "short.wav", "whole.wav"]
+    for name, reason in bad.items():
+        assert sum(f"{name}:" in line and reason in line for line in lines) == 1, (name, lines)
+    assert not any("Traceback" in line for line in lines)
+    assert any("short.wav: cut short" in line for line in lines)
+    assert f"{len(bad)} failed" in lines[-1] and len(lines) == len(bad) + 5 + 2
+    assert len(read(out / "high.wav")[0]) == 9000 and len(read(out / "higher.wav")[0]) == 3
+
+
+def test_name_clashes_and_outputs_that_are_inputs(earvae, small_checkpoint, tmp_path):
+    root = tmp_path / "in"
+    root.mkdir()
+    write(root / "a.flac", noise(300), RATE, format="flac")
+    write(root / "a.wav", noise(500), RATE)
+    call = ("reconstruct", root, "--checkpoint", small_checkpoint, "--output-dir")
+    status, lines = earvae(*call, tmp_path / "out")
+    assert status == 1 and len(read(tmp_path / "out" / "a.wav")[0]) == 300
+    assert any("a.wav: its output" in line for line in lines)
+    before = (root / "a.wav").read_bytes()
+    (root / "a.flac").unlink()
+    status, lines = earvae(*call, root, "--overwrite")
+    assert status == 1 and any("would be replaced by its own output" in line for line in lines)
+    assert (root / "a.wav").read_bytes() == before
+
+
+@pytest.mark.parametrize("fate", ["vanishes", "shrinks", "turns to garbage"])
+def test_a_file_that_changes_halfway(earvae, small_checkpoint, tmp_path, monkeypatch, fate):
+    root, out = tmp_path / "in", tmp_path / "out"
+    root.mkdir()
+    victim = root / "b.flac" if fate == "turns to garbage" else root / "b.wav"
+    for name in ("a.wav", "c.wav"):
+        write(root / name, noise(3000), RATE)
+    write(victim, noise(400_000), RATE, format=victim.suffix[1:])
+    blocks = AudioReader.blocks
+
+    def spoil():
+        if fate == "vanishes":
+            victim.unlink()
+        elif fate == "shrinks":
+            with victim.open("r+b") as file:
+                file.truncate(700_000)
+        else:
+            with victim.open("r+b") as file:
+                file.seek(300_000)
+                file.write(np.random.default_rng(0).bytes(500_000))
+
+    def spoiled(self, size):
+        for index, block in enumerate(blocks(self, size)):
+            if index == 1 and self.path == victim:
+                spoil()
+            yield block
+
+    if fate == "vanishes":  # before its turn; an open file stays readable
+        monkeypatch.setattr(AudioReader, "__init__", _then(AudioReader.__init__, root / "a.wav", spoil))
+    else:
+        monkeypatch.setattr(AudioReader, "blocks", spoiled)
+    call = ("reconstruct", root, "--checkpoint", small_checkpoint, "--output-dir", out)
+    status, lines = earvae(*call)
+    assert status == 1 and outputs(out) == ["a.wav", "c.wav"]
+    assert sum(f"{victim.name}: " in line for line in lines) == 1, lines
+    monkeypatch.undo()
+
+
+def _then(function, path, action):
+    def wrapped(self, given):
+        function(self, given)
+        if given == path:
+            action()
+
+    return wrapped
+
+
+def test_a_full_disk_fails_one_file_in_one_line(earvae, small_checkpoint, tmp_path, monkeypatch):
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / "in" / name, noise(3000), RATE)
+    original = soundfile.SoundFile.write
+
+    def full(self, data):
+        if "a.wav" in str(self.name):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(self, data)
+
+    monkeypatch.setattr(soundfile.SoundFile, "write", full)
+    out = tmp_path / "out"
+    call = ("reconstruct", tmp_path / "in", "--checkpoint", small_checkpoint, "--output-dir", out)
+    status, lines = earvae(*call)
+    assert status == 1 and outputs(out) == ["b.wav"]
+    assert any("a.wav: cannot be written: No space left on device" in line for line in lines)
+
+
+def test_what_is_wrong_with_latents_is_named(earvae, small_checkpoint, checkpoint, tmp_path):
+    write(tmp_path / "a.wav", noise(3000), RATE)
+    assert (
+        earvae("encode", tmp_path / "a.wav", "--checkpoint", small_checkpoint, "--output-dir", tmp_path)[0]
+        == 0
+    )
+    latents, whole = tmp_path / "latents", (tmp_path / "a.npz").read_bytes()
+    latents.mkdir()
+    shutil.copy(tmp_path / "a.npz", latents / "good.npz")
+    (latents / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    (latents / "text.npz").write_text("no latents")
+    (latents / "empty.npz").write_bytes(b"")
+    np.savez(latents / "foreign.npz", x=np.zeros(3))
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = dict(file)
+    np.savez(latents / "nan.npz", **{**arrays, "mean": arrays["mean"] * np.nan})
+    np.savez(latents / "shape.npz", **{**arrays, "std": arrays["std"][1:]})
+    np.savez(latents / "listed.npz", **{**arrays, "metadata": np.asarray("[1]")})
+    np.savez(latents / "pickled.npz", **{**arrays, "mean": np.asarray([{}], object)})
+    call = ("decode", latents, "--output-dir", tmp_path / "out", "--checkpoint")
+    status, lines = earvae(*call, small_checkpoint)
+    assert status == 1 and outputs(tmp_path / "out") == ["good.wav"]
+    failed = ("cut", "text", "empty", "foreign", "nan", "shape", "listed", "pickled")
+    for name in failed:
+        assert sum(f"{name}.npz: " in line for line in lines) == 1, (name, lines)
+    assert len(lines) == len(failed) + 2
+    status, lines = earvae(*call, checkpoint, "--overwrite")
+    assert status == 1 and any("good.npz: encoded by another model" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("reconstruct",), "no audio given"),
+        (("reconstruct", "absent.wav"), "absent.wav: no such file or folder"),
+        (("reconstruct", "{tmp}/empty"), "no audio files in"),
+        (("reconstruct", "{wav}", "--checkpoint", "{tmp}/none"), "none: no such checkpoint"),
+        (("reconstruct", "{wav}", "--checkpoint", "{wav}"), "not a checkpoint of this project"),
+        (("reconstruct", "{wav}", "--output-dir", "{wav}/out"), "cannot be made: Not a directory"),
+        (("reconstruct", "{wav}", "--batch-size", "0"), "is not a positive number"),
+        (("reconstruct", "{wav}", "--dtype", "float8"), "invalid choice: 'float8'"),
+        (("reconstruct", "{wav}", "--devices", "99", "--checkpoint", "{model}"), "this machine has"),
+        (("reconstruct", "{wav}", "--nonsense"), "unrecognized arguments: --nonsense"),
+        (("reconstruct", "{wav}", "--process-id", "0"), "given together or not at all"),
+        (
+            ("encode", "{wav}", "--output-dir", "{tmp}", "--latent-dtype", "int8"),
+            "invalid choice: 'int8'",
+        ),
+        (("encode", "{wav}"), "--output-dir"),
+        (("decode", "{wav}/x", "--output-dir", "{tmp}"), "no such file or folder"),
+        (("info", "{tmp}/none"), "none: no such checkpoint"),
+        (("nonsense",), "invalid choice: 'nonsense'"),
+        ((), "COMMAND"),
+    ],
+)
+def test_wrong_calls_are_one_line_and_status_2(earvae, small_checkpoint, tmp_path, words, message):
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "a.wav", noise(300), RATE)
+    names = {"tmp": tmp_path, "wav": tmp_path / "a.wav", "model": small_checkpoint}
+    status, lines = earvae(*(word.format(**names) for word in words))
+    assert status == 2 and len(lines) == 1 and message in lines[0], lines
+
+
+def test_info_prints_what_the_checkpoint_holds(earvae, small_checkpoint, capsys):
+    assert earvae("info", small_checkpoint) == (0, [])
+    described = json.loads(capsys.readouterr().out)
+    model = checkpoints.load(small_checkpoint)
+    assert described["config"] == model.config.to_dict()
+    assert described["parameters"]["total"] > described["parameters"]["encoder"] > 0
+    assert described["latent_rate_hz"] == RATE / model.config.downsampling_ratio
+    assert set(described["receptive_field"]) == {"encoder_samples", "decoder_latents"}
+
+
+def test_help_waits_for_nothing_heavy():
+    script = (
+        "import sys, contextlib, io\n"
+        "from earvae_jax import command\n"
+        "for name in (None, *command._SUBCOMMANDS):\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):\n"
+        "        command._parse(['earvae', *([name] if name else []), '--help'])\n"
+        "    assert 'usage' in out.getvalue(), name\n"
+        "heavy = {'jax', 'flax', 'orbax', 'torch', 'soundfile', 'matplotlib', 'grain', 'scipy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
