@@ -42,14 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluates every pair; 1 if a file had no partner or could not be compared."""
     from pathlib import Path
 
-    from absl import logging
-
     from earvae_jax.compilation_cache import enable_compilation_cache
 
-    from .evaluate import evaluate_model, write_results
     from .evaluate_pairs import find_models
     from .jobs import writable_folder
-    from .report import write_report
+    from .report import evaluate_into
 
     models = find_models(arguments.originals, arguments.reconstructions)
     chosen = Path(arguments.output_dir) if arguments.output_dir else None
@@ -60,23 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
         for model in models
     ]
     enable_compilation_cache(arguments.compilation_cache)
-    failed = False
-    for model, folder in zip(models, folders, strict=True):
-        evaluation = evaluate_model(model)
-        failed |= bool(evaluation.failures)
-        write_results(evaluation, folder)
-        if arguments.report_files:
-            write_report(
-                evaluation, folder, files=arguments.report_files, excerpt_seconds=arguments.excerpt_seconds
-            )
-        logging.info(
-            "%s: %d evaluated, %d failed -> %s",
-            model.name,
-            len(evaluation.results),
-            len(evaluation.failures),
-            folder,
-        )
-    return 1 if failed else 0
+    options = {"files": arguments.report_files, "excerpt_seconds": arguments.excerpt_seconds}
+    evaluations = [
+        evaluate_into(model, folder, **options) for model, folder in zip(models, folders, strict=True)
+    ]
+    return 1 if any(evaluation.failures for evaluation in evaluations) else 0
 
 
 def _count(text: str) -> int:

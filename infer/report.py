@@ -5,10 +5,13 @@ import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 
+from absl import logging
+
 from earvae_jax.atomic import replacing
 from earvae_jax.errors import UserError
 
-from .evaluate import Evaluation, PairResult, means, read_pair
+from .evaluate import Evaluation, PairResult, evaluate_model, means, read_pair, write_results
+from .evaluate_pairs import Model
 from .report_files import pair_article
 
 REPORT = "report.html"
@@ -28,6 +31,22 @@ PUBLISHED = (
     ("Paper, MuChin", (0.55, 1.17, 96.78, 96.81, 9.99, 0.05)),
     ("Paper, in-house", (0.55, 1.12, 96.66, 96.52, 11.00, 0.05)),
 )
+
+
+def evaluate_into(
+    model: Model, output_dir: str | Path, *, files: int = 12, excerpt_seconds: float = 15.0
+) -> Evaluation:
+    """Evaluates a model's pairs and writes the results and, unless `files` is 0, the report into a folder.
+
+    What `earvae evaluate` and `earvae reconstruct --report` do; errors as `write_report` and `write_results`.
+    """
+    evaluation = evaluate_model(model)
+    write_results(evaluation, Path(output_dir))
+    if files:
+        write_report(evaluation, output_dir, files=files, excerpt_seconds=excerpt_seconds)
+    done, failed = len(evaluation.results), len(evaluation.failures)
+    logging.info("%s: %d evaluated, %d failed -> %s", model.name, done, failed, output_dir)
+    return evaluation
 
 
 def write_report(
