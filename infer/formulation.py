@@ -10,8 +10,14 @@ from earvae_jax.config import ModelConfig
 from earvae_jax.layers import Extent, folded
 from earvae_jax.oobleck import Decoder, Encoder
 
+from .chunked import ChunkedFormulation, supports
+
 # (weights, values, extent) -> values
 Half = Callable[[PyTree, Float[Array, "B T C"], Extent], Float[Array, "B T2 C2"]]
+
+
+# Narrower models spend their time in the transforms rather than in the products that these save.
+_MIN_CHUNKED_WIDTH = 32
 
 
 class Formulation(Protocol):
@@ -40,6 +46,9 @@ class PlainFormulation:
 
 def choose_formulation(config: ModelConfig, platform: str, dtype: str) -> Formulation:
     """The fastest formulation that the config allows on this kind of device."""
+    narrow = min(config.encoder.channels, config.decoder.channels) < _MIN_CHUNKED_WIDTH
+    if platform == "cpu" and dtype == "float32" and supports(config) and not narrow:
+        return ChunkedFormulation(config)
     return PlainFormulation()
 
 
