@@ -142,9 +142,9 @@ def _walk(model: EarVAE, audio: Float[Array, "B T C"]) -> Iterator[tuple[str, Ar
     yield "scale", posterior.scale
     x = posterior.mean
     if model.transformers is not None:
-        x, angles = model.transformers.embed(x)
+        x = model.transformers.embed(x)
         for index, layer in enumerate(model.transformers.layers):
-            x = layer(x, angles)
+            x = layer(x, model.transformers.rotary_pos_emb)
             yield f"transformers.layers.{index}", x
     for index, layer in enumerate(model.decoder.layers):
         x = layer(x)

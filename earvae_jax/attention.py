@@ -31,7 +31,8 @@ def attention(
         weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
         return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
     keys, values = blocks(key, block), blocks(value, block)
-    return in_blocks(lambda rows: attend(rows, keys, values, length), query, block=block)
+    result = map_blocks(lambda _, rows: attend(rows, keys, values, length), blocks(query, block))
+    return joined(result)[:, :size]
 
 
 def attend(
@@ -80,21 +81,19 @@ def blocks(x: Float[Array, "B N *S"], block: int = BLOCK) -> Float[Array, "K B M
     return x.reshape(x.shape[0], count, block, *x.shape[2:]).swapaxes(0, 1)
 
 
-def in_blocks(
-    function: Callable[..., PyTree], *sequences: Float[Array, "B N *S"], block: int = BLOCK
-) -> PyTree:
-    """function(*sequences) for a function that treats rows of the sequence apart, one block at a time.
+def joined(x: Float[Array, "K B M *S"]) -> Float[Array, "B N *S"]:
+    """What `blocks` cut, with the zeros behind its end."""
+    x = x.swapaxes(0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+
+def map_blocks(function: Callable[..., PyTree], x: Float[Array, "K B M *S"]) -> PyTree:
+    """function(index, block) for every block, one at a time.
 
     Neither pass keeps more than one block of what the function computes on the way.
     """
-    size = sequences[0].shape[1]
-    result = lax.map(jax.checkpoint(lambda rows: function(*rows)), tuple(blocks(x, block) for x in sequences))
-
-    def joined(y):
-        y = y.swapaxes(0, 1)
-        return y.reshape(y.shape[0], -1, *y.shape[3:])[:, :size]
-
-    return jax.tree.map(joined, result)
+    function = jax.checkpoint(function)
+    return lax.map(lambda block: function(*block), (jnp.arange(x.shape[0]), x))
 
 
 def _scores(query: Float[Array, "B Q H D"], key: Float[Array, "B K H D"]) -> Float[Array, "B H Q K"]:

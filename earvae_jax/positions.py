@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from earvae_jax.errors import UserError
 from earvae_jax.layers import Buffer, uniform_param
@@ -16,13 +16,14 @@ class RotaryEmbedding(nnx.Module):
     def __init__(self, dims: int):
         self.inv_freq = Buffer(jnp.asarray(_frequencies(dims // 2)))
 
-    def angles(self, length: int) -> Float[Array, "N R"]:
-        """Position times frequency, the list of frequencies twice."""
-        angles = jnp.arange(length, dtype=jnp.float32)[:, None] * self.inv_freq[...]
+    def angles(self, length: int, *, start: int | Int[Array, ""] = 0) -> Float[Array, "N R"]:
+        """Position times frequency for positions from `start` on, the list of frequencies twice."""
+        position = (start + jnp.arange(length)).astype(jnp.float32)
+        angles = position[:, None] * self.inv_freq[...]
         return jnp.concatenate([angles, angles], axis=-1)
 
 
-def rotate(x: Float[Array, "B N H D"], angles: Float[Array, "1 N R"]) -> Float[Array, "B N H D"]:
+def rotate(x: Float[Array, "B N H D"], angles: Float[Array, "N R"]) -> Float[Array, "B N H D"]:
     """Applies a rotary embedding (arXiv 2104.09864) in float32; dimension i pairs with i + R/2."""
     turned = x[..., : angles.shape[-1]].astype(jnp.promote_types(x.dtype, jnp.float32))
     first, second = jnp.split(turned, 2, axis=-1)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from earvae_jax.attention import BLOCK, attend, attention, blocks, in_blocks
+from earvae_jax.attention import BLOCK, attend, attention, blocks, joined, map_blocks
 from earvae_jax.config import TransformerConfig
 from earvae_jax.layers import Identity
 from earvae_jax.positions import LearnedEmbedding, RotaryEmbedding, SinusoidalEmbedding, rotate
@@ -26,7 +26,7 @@ class SelfAttention(nnx.Module):
             self.k_norm = HeadNorm(config.dim_heads)
 
     def query_key_value(
-        self, x: Float[Array, "B N D"], angles: Float[Array, "1 N R"] | None
+        self, x: Float[Array, "B N D"], angles: Float[Array, "N R"] | None
     ) -> tuple[Float[Array, "B N H E"], Float[Array, "B N H E"], Float[Array, "B N H E"]]:
         """Queries and keys, normalised and rotated, and values."""
         query, key, value = (
@@ -60,36 +60,48 @@ class TransformerBlock(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B N D"],
-        angles: Float[Array, "1 N R"] | None,
+        rotary: RotaryEmbedding | None,
         length: Int[Array, "B"] | None = None,
     ) -> Float[Array, "B N D"]:
-        long = x.shape[1] > BLOCK
-        x = self._attend_long(x, angles, length) if long else self._attend(x, angles, length)
-        if self.conformer is not None:
-            x = x + self.conformer(x, length)
-        if long and self.rowwise_ff:
-            return in_blocks(lambda rows: rows + self.ff(self.ff_norm(rows)), x)
-        return x + self.ff(self.ff_norm(x), length)
-
-    def _attend(self, x, angles, length):
+        angles = None if rotary is None else rotary.angles(x.shape[1])
         query, key, value = self.self_attn.query_key_value(self.pre_norm(x), angles)
-        return x + self.self_attn.output(attention(query, key, value, length=length))
+        x = x + self.self_attn.output(attention(query, key, value, length=length))
+        return self._feed_forward(self._convolve(x, length), length)
 
-    def _attend_long(self, x, angles, length):
-        """Keys and values of the whole sequence are kept; queries and outputs exist a block at a time."""
-        if length is None:
-            length = jnp.full((x.shape[0],), x.shape[1], jnp.int32)
+    def in_blocks(
+        self, x: Float[Array, "K B M D"], rotary: RotaryEmbedding | None, length: Int[Array, "B"]
+    ) -> Float[Array, "K B M D"]:
+        """The same on a sequence cut by `attention.blocks`.
 
-        def project(rows, angles=None):
+        Keys and values of the whole sequence are kept; all else exists for a block at a time.
+        """
+        size = x.shape[2]
+
+        def project(index, rows):
+            angles = None if rotary is None else rotary.angles(size, start=index * size)
             return self.self_attn.query_key_value(self.pre_norm(rows), angles)
 
-        def update(rows, angles=None):
-            query = project(rows, angles)[0]
-            return rows + self.self_attn.output(attend(query, blocks(keys), blocks(values), length))
+        def update(index, rows):
+            query = project(index, rows)[0]
+            rows = rows + self.self_attn.output(attend(query, keys, values, length))
+            whole = self.conformer is not None or not self.rowwise_ff
+            return rows if whole else self._feed_forward(rows, None)
 
-        positions = () if angles is None else (angles,)
-        keys, values = in_blocks(lambda *rows: project(*rows)[1:], x, *positions)
-        return in_blocks(update, x, *positions)
+        keys, values = map_blocks(lambda *block: project(*block)[1:], x)
+        x = map_blocks(update, x)
+        if self.conformer is not None:
+            x = blocks(self._convolve(joined(x), length), size)
+            if self.rowwise_ff:
+                x = map_blocks(lambda _, rows: self._feed_forward(rows, None), x)
+        if not self.rowwise_ff:
+            x = blocks(self._feed_forward(joined(x), length), size)
+        return x
+
+    def _convolve(self, x, length):
+        return x if self.conformer is None else x + self.conformer(x, length)
+
+    def _feed_forward(self, x, length):
+        return x + self.ff(self.ff_norm(x), length)
 
 
 class Transformer(nnx.Module):
@@ -112,17 +124,21 @@ class Transformer(nnx.Module):
     def __call__(
         self, x: Float[Array, "B N D"], length: Int[Array, "B"] | None = None
     ) -> Float[Array, "B N D"]:
-        x, angles = self.embed(x)
+        batch, size, _ = x.shape
+        x = self.embed(x)
+        if size <= BLOCK:
+            for layer in self.layers:
+                x = layer(x, self.rotary_pos_emb, length)
+            return x
+        length = jnp.full((batch,), size, jnp.int32) if length is None else length
+        x = blocks(x, BLOCK)
         for layer in self.layers:
-            x = layer(x, angles, length)
-        return x
+            x = layer.in_blocks(x, self.rotary_pos_emb, length)
+        return joined(x)[:, :size]
 
-    def embed(self, x: Float[Array, "B N D"]) -> tuple[Float[Array, "B N D"], Float[Array, "1 N R"] | None]:
-        """The input with its positions added, and the angles of the rotary embedding."""
-        size = x.shape[1]
-        if self.pos_emb is not None:
-            x = x + self.pos_emb(size).astype(x.dtype)
-        return x, None if self.rotary_pos_emb is None else self.rotary_pos_emb.angles(size)[None]
+    def embed(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+        """The input with its positions added, where the config asks for that."""
+        return x if self.pos_emb is None else x + self.pos_emb(x.shape[1]).astype(x.dtype)
 
 
 def _unit(x: Float[Array, "B N H D"]) -> Float[Array, "B N H D"]:

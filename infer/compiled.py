@@ -50,7 +50,7 @@ class CompiledModel:
         if model.transformers is not None:
             self._transformer, state = nnx.split(model.transformers)
             self.transformer_weights = jax.device_put(state, self.devices[0])
-            self._transform = jax.jit(self._transform_sequence)
+            self._transform = jax.jit(self._transform_sequence, donate_argnums=1)
 
     def encode(
         self, audio: Float[np.ndarray, "B T C"], start: Int[np.ndarray, "B"], stop: Int[np.ndarray, "B"]
@@ -81,7 +81,9 @@ class CompiledModel:
         padded = np.zeros((1, size, latents.shape[1]), np.float32)
         padded[0, :count] = latents
         with self._matmul_precision():
-            result = self._transform(self.transformer_weights, padded, np.asarray([count], np.int32))
+            values = jax.device_put(padded, self.devices[0])
+            del padded  # an hour of latents is 40 MB
+            result = self._transform(self.transformer_weights, values, np.asarray([count], np.int32))
         return np.asarray(result)[0, :count]
 
     def _run(self, function, weights, values, start, stop):
