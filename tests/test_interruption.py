@@ -1,0 +1,110 @@
+"""Killed or interrupted at any moment, no broken output stands under its final name; a rerun finishes."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from earvae_jax.audio_files import read, write
+
+RATE = 8000
+FILES, SAMPLES = 40, 60_000
+COMMAND = (sys.executable, "-c", "from earvae_jax.command import main; main()")
+
+
+@pytest.fixture
+def music(tmp_path):
+    root = tmp_path / "in"
+    for index in range(FILES):
+        audio = 0.1 * np.random.default_rng(index).standard_normal((SAMPLES + index, 2), np.float32)
+        write(root / f"{index:02}.wav", audio, RATE)
+    return root
+
+
+def start(music, out, checkpoint, *more):
+    words = ("reconstruct", music, "--checkpoint", checkpoint, "--output-dir", out, *more)
+    return subprocess.Popen([*COMMAND, *map(str, words)], stderr=subprocess.PIPE, text=True)
+
+
+def finished(out) -> list[str]:
+    """Names of the outputs; every one must be whole."""
+    names = sorted(path.name for path in out.glob("[!.]*")) if out.exists() else []
+    for name in names:
+        assert len(read(out / name)[0]) == SAMPLES + int(name[:2]), name
+    return names
+
+
+def wait_for_outputs(process, out, count):
+    deadline = time.monotonic() + 120
+    while process.poll() is None and len(list(out.glob("[!.]*.wav"))) < count:
+        assert time.monotonic() < deadline, "nothing is written"
+        time.sleep(0.005)
+
+
+def test_killed_at_random_moments(music, small_checkpoint, tmp_path, earvae):
+    out, moments = tmp_path / "out", random.Random(0)
+    done = 0
+    for _ in range(3):
+        process = start(music, out, small_checkpoint)
+        wait_for_outputs(process, out, min(done + moments.randint(1, 5), FILES))
+        time.sleep(moments.random() / 50)
+        process.kill()
+        process.communicate()
+        now = len(finished(out))
+        assert now > done
+        done = now
+    status, lines = earvae("reconstruct", music, "--checkpoint", small_checkpoint, "--output-dir", out)
+    assert status == 0 and f"{done} already there" in lines[-1]
+    assert len(finished(out)) == FILES and len(list(out.iterdir())) == FILES, "temporaries are left"
+
+
+def test_interrupted(music, small_checkpoint, tmp_path):
+    out = tmp_path / "out"
+    process = start(music, out, small_checkpoint)
+    wait_for_outputs(process, out, 2)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert "interrupted; finished outputs are kept" in printed and "Traceback" not in printed
+    assert 2 <= len(finished(out)) < FILES
+    assert len(list(out.iterdir())) == len(finished(out)), "a temporary is left"
+
+
+def test_two_processes_share_the_files(music, small_checkpoint, tmp_path):
+    for path in sorted(music.iterdir())[5:]:
+        path.unlink()
+    out = tmp_path / "out"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    processes = [
+        start(
+            music, out, small_checkpoint,
+            "--coordinator", coordinator, "--num-processes", 2, "--process-id", index,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    printed = [process.communicate(timeout=180)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], printed
+    written = [[line.split(" -> ")[0] for line in text.splitlines() if " -> " in line] for text in printed]
+    assert (len(written[0]), len(written[1])) == (3, 2)
+    assert not set(written[0]) & set(written[1])
+    assert len(finished(out)) == 5
+
+
+def test_what_a_running_process_writes_is_left_alone(tmp_path):
+    from earvae_jax.atomic import replacing
+
+    mine = tmp_path / f".a.wav.{socket.gethostname()}-{os.getppid()}.partial"
+    other = tmp_path / ".a.wav.elsewhere-1.partial"
+    for path in (mine, other):
+        path.write_text("half")
+    with replacing(tmp_path / "a.wav") as temporary:
+        temporary.write_text("whole")
+    assert mine.exists() and other.exists()
