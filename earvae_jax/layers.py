@@ -13,7 +13,9 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from earvae_jax.convolution import conv1d, conv_transpose1d, weight_norm
 from earvae_jax.lengths import downsampled_length, resampling_padding, upsampled_length
+from earvae_jax.snake import snake
 
 
 class Buffer(nnx.Variable):
@@ -48,103 +50,6 @@ class Extent(NamedTuple):
         """After up-sampling; nearest-neighbour repetition keeps odd strides whole."""
         stop = self.stop * stride if nearest else upsampled_length(self.stop, stride)
         return Extent(self.start * stride, stop)
-
-
-def weight_norm(
-    gain: Float[Array, "G"], direction: Float[Array, "K I O"], *, axis: int
-) -> Float[Array, "K I O"]:
-    """gain · direction / ‖direction‖₂, the norm over all axes but `axis`."""
-    others = tuple(i for i in range(direction.ndim) if i != axis)
-    norm = jnp.sqrt(jnp.sum(jnp.square(direction), axis=others, keepdims=True))
-    return direction * (jnp.expand_dims(gain, others) / norm)
-
-
-def conv1d(
-    x: Float[Array, "B T I"],
-    kernel: Float[Array, "K I O"],
-    bias: Float[Array, "O"] | None = None,
-    *,
-    stride: int = 1,
-    dilation: int = 1,
-    padding: int | tuple[int, int] = 0,
-) -> Float[Array, "B T2 O"]:
-    """Cross-correlation over time with zero padding, as `torch.nn.functional.conv1d`."""
-    sides = (padding, padding) if isinstance(padding, int) else padding
-    y = lax.conv_general_dilated(
-        x,
-        kernel.astype(x.dtype),
-        window_strides=(stride,),
-        padding=(sides,),
-        rhs_dilation=(dilation,),
-        dimension_numbers=("NWC", "WIO", "NWC"),
-    )
-    return y if bias is None else y + bias.astype(x.dtype)
-
-
-def conv_transpose1d(
-    x: Float[Array, "B T I"],
-    kernel: Float[Array, "K I O"],
-    bias: Float[Array, "O"] | None = None,
-    *,
-    stride: int,
-    padding: int,
-) -> Float[Array, "B T2 O"]:
-    """As `torch.nn.functional.conv_transpose1d`: T2 = (T − 1)·stride − 2·padding + K.
-
-    Polyphase: output t takes only every stride-th tap, so ⌈K/stride⌉ input steps give `stride` outputs by one
-    stride-1 convolution to stride·O channels and a reshape. XLA runs that several times faster than a
-    convolution over an input with zeros put between its steps.
-    """
-    width, inputs, outputs = kernel.shape
-    batch, length, _ = x.shape
-    taps = -(-width // stride)
-    # kernel[j·stride + phase] multiplies the input j steps back: time runs backwards over the taps.
-    phases = jnp.pad(kernel, ((0, taps * stride - width), (0, 0), (0, 0)))
-    phases = phases.reshape(taps, stride, inputs, outputs)[::-1].transpose(0, 2, 1, 3)
-    phases = phases.reshape(taps, inputs, stride * outputs)
-    # Padded beforehand: XLA computes the weight gradient of a convolution whose output is longer than
-    # its input a hundred times slower on a CPU.
-    x = jnp.pad(x, ((0, 0), (taps - 1, taps - 1), (0, 0)))
-    y = conv1d(x, phases).reshape(batch, (length + taps - 1) * stride, outputs)
-    y = lax.slice_in_dim(y, padding, padding + (length - 1) * stride - 2 * padding + width, axis=1)
-    return y if bias is None else y + bias.astype(x.dtype)
-
-
-# sin²(r) = r² + r⁴·Q(r²) on |r| ≤ π/4 (Q by Chebyshev interpolation in float64), and π/2 in three parts of
-# which the first two have few enough bits for n·part to be exact in float32 up to n ≈ 2¹³.
-_SIN_SQUARED = np.polynomial.chebyshev.Chebyshev.interpolate(
-    lambda u: (np.square(np.sin(np.sqrt(u))) / u - 1) / u, 4, domain=[1e-5, (np.pi / 4) ** 2]
-).convert(kind=np.polynomial.Polynomial)
-_HALF_PI_PARTS = (1.5703125, 4.837512969970703125e-4, 7.54978995489188216e-8)
-
-
-def sin_squared(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
-    """sin²(x) in float32, closer than the square of a float32 sine for |x| ≤ 10⁴; value and derivative.
-
-    The multiple of π/2 nearest to x is taken off (Cody-Waite), the rest lies in [−π/4, π/4]; an odd multiple
-    gives the cosine's square, 1 − sin². On a CPU this costs a quarter of XLA's sine.
-    """
-    if x.dtype == jnp.float64:
-        return jnp.square(jnp.sin(x))
-    x = x.astype(jnp.float32)
-    quarters = jnp.round(x * np.float32(2 / np.pi))
-    for part in _HALF_PI_PARTS:
-        x = x - quarters * np.float32(part)
-    square = x * x
-    total = jnp.full_like(square, np.float32(_SIN_SQUARED.coef[-1]))
-    for coefficient in _SIN_SQUARED.coef[-2::-1]:
-        total = total * square + np.float32(coefficient)
-    total = square + square * (square * total)
-    return jnp.where(quarters.astype(jnp.int32) & 1 == 1, 1 - total, total)
-
-
-def snake(
-    x: Float[Array, "B T C"], frequency: Float[Array, "C"], amplitude: Float[Array, "C"]
-) -> Float[Array, "B T C"]:
-    """x + amplitude · sin²(frequency · x) (arXiv 2006.08195), computed in float32."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    y = x.astype(wide)
-    return (y + amplitude.astype(wide) * sin_squared(y * frequency.astype(wide))).astype(x.dtype)
 
 
 class SnakeBeta(nnx.Module):

@@ -7,7 +7,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from earvae_jax.config import FeedForwardConfig, NormConfig
-from earvae_jax.layers import Buffer, Identity, conv1d, uniform_param
+from earvae_jax.convolution import conv1d
+from earvae_jax.layers import Buffer, Identity, uniform_param
 
 _CONFORMER_WIDTH = 17
 

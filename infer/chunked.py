@@ -15,8 +15,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from earvae_jax.config import ModelConfig
-from earvae_jax.layers import Extent, conv1d, snake
+from earvae_jax.convolution import conv1d
+from earvae_jax.layers import Extent
 from earvae_jax.oobleck import DILATIONS, RESIDUAL_WIDTH, Decoder, Encoder
+from earvae_jax.snake import snake
 
 from . import toom_cook
 from .chunk_plan import Place, Plan, UpWindow, plan_chunks, shift_of, up_window

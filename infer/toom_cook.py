@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 from numpy.polynomial import polynomial
 
-from earvae_jax.layers import conv1d
+from earvae_jax.convolution import conv1d
 
 PHASES = 4
 _TAPS = 4  # of a group

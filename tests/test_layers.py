@@ -11,7 +11,9 @@ from tolerances import CONVOLUTION, FOLDED_WEIGHT, GOLDEN_OUTPUT, SIN_SQUARED, S
 
 from earvae_jax import layers
 from earvae_jax.antialias import AntialiasedActivation
-from earvae_jax.layers import Extent, conv1d, conv_transpose1d, sin_squared, weight_norm
+from earvae_jax.convolution import conv1d, conv_transpose1d, weight_norm
+from earvae_jax.layers import Extent
+from earvae_jax.snake import sin_squared
 
 
 def noise(*shape, seed=0):

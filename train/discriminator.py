@@ -1,4 +1,4 @@
-"""The multi-scale complex-STFT discriminator (EnCodec, arXiv 2210.13438) in the form of the Oobleck recipe."""
+"""The multi-scale complex-STFT discriminator (EnCodec, arXiv 2210.13438), as the Oobleck recipe has it."""
 
 import math
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+from earvae_jax.convolution import weight_norm
 from earvae_jax.errors import UserError
-from earvae_jax.layers import weight_norm
 from earvae_jax.spectral import hann_window, stft
 
 _WIDE, _NARROW = (3, 9), (3, 3)  # kernels over (time, frequency)
@@ -66,7 +66,7 @@ class Conv2d(nnx.Module):
 
 
 class STFTDiscriminator(nnx.Module):
-    """Judges the complex spectrum of one resolution: real and imaginary parts of all channels are its planes."""
+    """Judges the complex spectrum of one resolution; real and imaginary parts of the channels are planes."""
 
     def __init__(self, n_fft: int, channels: int, config: DiscriminatorConfig, *, rngs: nnx.Rngs):
         self.n_fft = n_fft
