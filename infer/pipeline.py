@@ -236,7 +236,8 @@ class _Progress:
             noise = self._codec.noise(values.shape, self.task.seed, latents.name)
             values = values + latents.std * noise
         # From here on only the audio's length, rate and channels are needed of the latents.
-        self.encoded = latents = dataclasses.replace(latents, mean=latents.mean[:0], std=None)
+        nothing = np.zeros((0, values.shape[1]), np.float32)
+        self.encoded = latents = dataclasses.replace(latents, mean=nothing, std=nothing)
         values = self._codec.compiled.transform(values)
 
         def write(blocks):
@@ -244,6 +245,8 @@ class _Progress:
 
         self._writer = Writer(write)
         for cut in self._codec.decoder_cuts(values):
+            if self._writer.error is not None:
+                break  # a full disk does not get better with the next window
             self.waiting += 1
             self._decoder.add(cut, self._accept_decoded)
 
