@@ -16,7 +16,7 @@ from . import machine
 from .compiled import DTYPES
 from .contenders import Contender, codec_contender, torch_contenders
 
-# Threads of OpenMP, which torch uses, wait actively for so long for more work, and would slow the next one down.
+# Threads of OpenMP, which torch uses, spin for so long in wait of more work and would slow the next one.
 _SETTLE = 0.25  # seconds
 
 
@@ -62,12 +62,12 @@ class Result:
         about = ", ".join(f"{name} {value}" for name, value in self.machine.items())
         fastest = max(self.convolutions, key=self.convolutions.get)
         lines = [
-            f"{self.model}, {self.dtype}, {self.audio_seconds:.1f} s of audio, {self.repeats} rounds in turns",
+            f"{self.model}, {self.dtype}, {self.audio_seconds:.1f} s of audio, {self.repeats} rounds",
             about,
             f"convolution peak {self.peak / 1e9:.0f} GFLOP/s ({fastest})",
             *(f"{name}: {size / 1e6:.0f} MB on the device" for name, size in self.device_memory.items()),
             "",
-            "| stage | contender | median s (range) | × real time | its time / ours | of peak | compile s | MB |",
+            "| stage | contender | median s (range) | × real time | time / ours | of peak | compile s | MB |",
             "|---|---|---|---|---|---|---|---|",
         ]
         ours = {row.stage: row.median for row in self.rows if row.contender == self.rows[0].contender}
