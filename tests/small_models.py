@@ -2,12 +2,12 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
+import numpy as np
 
+from earvae_jax.antialias import kaiser_sinc_filter
 from earvae_jax.config import DecoderConfig, EncoderConfig, ModelConfig, TransformerConfig
-from earvae_jax.parameters import build, named_arrays
+from earvae_jax.parameters import build, expected_arrays
+from earvae_jax.positions import RotaryEmbedding
 from earvae_jax.vae import EarVAE
 
 SAMPLE_RATE = 8000
@@ -50,12 +50,27 @@ def config(
 
 
 def model(model_config: ModelConfig, seed: int = 0) -> EarVAE:
-    """A random model; what training starts at zero or one is random too, and shows when it is left out."""
-    arrays = named_arrays(EarVAE(model_config, rngs=nnx.Rngs(seed)))
-    keys = jax.random.split(jax.random.key(seed), len(arrays))
-    for key, (name, array) in zip(keys, sorted(arrays.items()), strict=True):
-        if float(jnp.ptp(array)) == 0 or name.endswith((".alpha", ".beta")):
-            arrays[name] = array + 0.2 * jax.random.normal(key, array.shape)
+    """A random model; what training starts at zero or one is random too, and shows when it is left out.
+
+    Drawn in numpy: JAX would compile a program for the start of each array.
+    """
+    random = np.random.default_rng(seed)
+    arrays = {}
+    for name, array in sorted(expected_arrays(model_config).items()):
+        kind = name.rsplit(".", 1)[-1]
+        if kind.endswith("_filter"):
+            value = kaiser_sinc_filter(0.25, 0.3, 12)
+        elif kind == "inv_freq":
+            value = RotaryEmbedding(model_config.transformer.rotary_dims).inv_freq[...]
+        elif kind in ("gain", "gamma"):
+            value = random.uniform(0.4, 0.8, array.shape)
+        elif kind == "weight":
+            value = random.uniform(-1, 1, array.shape) / np.sqrt(array.shape[0])
+        elif kind == "direction":
+            value = random.standard_normal(array.shape)
+        else:  # biases, α and β
+            value = random.uniform(-0.3, 0.3, array.shape)
+        arrays[name] = np.asarray(value, np.float32)
     return build(model_config, arrays)
 
 

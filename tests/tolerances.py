@@ -64,3 +64,7 @@ TILED = 5e-6
 # A sum of 35 products of unit normals (up to 25 in size) by Toom-Cook, against float64: its transforms lose about
 # four times what the direct sum does.
 TOOM_COOK = 5e-5
+
+# Online softmax against softmax, relative to the peak: the order of float32 sums over up to 50 keys, rescaled once
+# a block.
+ATTENTION = 5e-6
