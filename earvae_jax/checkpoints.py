@@ -20,7 +20,9 @@ from earvae_jax.vae import EarVAE
 FORMAT_VERSION = 1
 DEMO_MODEL = Path(__file__).parent / "demo" / "demo_44k.safetensors"
 _KEY = "earvae_jax"  # of the metadata inside both kinds of file
-_FOREIGN = "not a checkpoint of this project; for PyTorch weights run: earvae convert from-torch {path} DIR"
+_FOREIGN = (
+    "{path}: not a checkpoint of this project; for PyTorch weights run: earvae convert from-torch {path} DIR"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +121,10 @@ def read_info(path: str | Path | None = None) -> CheckpointInfo:
         raise UserError(f"{path}: {error}") from None
 
 
+# Errors that a damaged directory shows itself by.
+_DAMAGE = (ValueError, OSError, KeyError, TypeError, RuntimeError)
+
+
 def _existing(path: str | Path | None) -> Path:
     if path is None:
         if not DEMO_MODEL.exists():
@@ -130,9 +136,7 @@ def _existing(path: str | Path | None) -> Path:
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint")
     if path.is_file() and path.suffix != ".safetensors":
-        raise UserError(
-            f"{path}: not a checkpoint of this project; run: earvae convert from-torch {path} DIR"
-        )
+        raise UserError(_FOREIGN.format(path=path))
     return path
 
 
@@ -154,10 +158,11 @@ def _file_metadata(path: Path) -> dict[str, Any] | None:
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a readable safetensors file ({_first_line(error)})") from None
     if text is None:
-        raise UserError(
-            f"{path}: not a checkpoint of this project; run: earvae convert from-torch {path} DIR"
-        )
-    return json.loads(text)
+        raise UserError(_FOREIGN.format(path=path))
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: damaged checkpoint metadata: {error}") from None
 
 
 def _load_directory(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
@@ -177,8 +182,11 @@ def _load_directory(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct]) ->
         return ocp.load(path.absolute(), target)
     except UserError:
         raise
-    except (ValueError, OSError, KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{path}: damaged checkpoint ({_first_line(error)})") from None
+    except Exception as error:
+        # What TensorStore says arrives wrapped in a bare Exception.
+        if type(error) is not Exception and not isinstance(error, _DAMAGE):
+            raise
+        raise UserError(f"{path}: damaged checkpoint ({_first_line(error.__cause__ or error)})") from None
 
 
 def _first_line(error: Exception) -> str:
