@@ -1,8 +1,9 @@
 """The snake activation, and a fast and close sin²."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 # sin²(r) = r² + r⁴·Q(r²) on |r| ≤ π/4 (Q by Chebyshev interpolation in float64), and π/2 in three parts of
 # which the first two have few enough bits for n·part to be exact in float32 up to n ≈ 2¹³.
@@ -12,24 +13,51 @@ _SIN_SQUARED = np.polynomial.chebyshev.Chebyshev.interpolate(
 _HALF_PI_PARTS = (1.5703125, 4.837512969970703125e-4, 7.54978995489188216e-8)
 
 
+# d sin² / dr² = 1 + d(r⁴·Q)/dr² on the same interval.
+_SLOPE = np.polynomial.Polynomial([0, 1, *_SIN_SQUARED.coef]).deriv()
+
+
+@jax.custom_jvp
 def sin_squared(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
     """sin²(x) in float32, closer than the square of a float32 sine for |x| ≤ 10⁴; value and derivative.
 
     The multiple of π/2 nearest to x is taken off (Cody-Waite), the rest lies in [−π/4, π/4]; an odd multiple
-    gives the cosine's square, 1 − sin². On a CPU this costs a quarter of XLA's sine.
+    gives the cosine's square, 1 − sin². On a CPU this costs a quarter of XLA's sine. The derivative, sin(2x),
+    has its own polynomial, so that a backward pass keeps one array of each activation and not one a step.
     """
     if x.dtype == jnp.float64:
         return jnp.square(jnp.sin(x))
+    rest, odd = _reduced(x)
+    square = rest * rest
+    total = square + square * (square * _polynomial(square, _SIN_SQUARED.coef))
+    return jnp.where(odd, 1 - total, total)
+
+
+@sin_squared.defjvp
+def _sin_squared_jvp(primals, tangents):
+    (x,), (tangent,) = primals, tangents
+    if x.dtype == jnp.float64:
+        return sin_squared(x), jnp.sin(2 * x) * tangent
+    rest, odd = _reduced(x)
+    slope = 2 * rest * _polynomial(rest * rest, _SLOPE.coef)
+    return sin_squared(x), jnp.where(odd, -slope, slope) * tangent
+
+
+def _reduced(x: Float[Array, "*S"]) -> tuple[Float[Array, "*S"], Bool[Array, "*S"]]:
+    """What is left of x beside the nearest multiple of π/2, and whether that multiple is odd."""
     x = x.astype(jnp.float32)
     quarters = jnp.round(x * np.float32(2 / np.pi))
     for part in _HALF_PI_PARTS:
         x = x - quarters * np.float32(part)
-    square = x * x
-    total = jnp.full_like(square, np.float32(_SIN_SQUARED.coef[-1]))
-    for coefficient in _SIN_SQUARED.coef[-2::-1]:
-        total = total * square + np.float32(coefficient)
-    total = square + square * (square * total)
-    return jnp.where(quarters.astype(jnp.int32) & 1 == 1, 1 - total, total)
+    return x, quarters.astype(jnp.int32) & 1 == 1
+
+
+def _polynomial(x: Float[Array, "*S"], coefficients: np.ndarray) -> Float[Array, "*S"]:
+    """Horner's scheme, in float32."""
+    total = jnp.full_like(x, np.float32(coefficients[-1]))
+    for coefficient in coefficients[-2::-1]:
+        total = total * x + np.float32(coefficient)
+    return total
 
 
 def snake(
