@@ -133,7 +133,7 @@ class TrainConfig:
         )
         _check(
             self.data.batch_size % self.accumulate == 0,
-            f"data.batch_size {self.data.batch_size} cannot be split into {self.accumulate} parts (accumulate)",
+            f"data.batch_size {self.data.batch_size} is not a multiple of accumulate, {self.accumulate}",
         )
 
     @property
@@ -147,8 +147,9 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """Builds a config; unknown and mistyped keys are refused by name."""
+        """Builds a config; unknown and mistyped keys are refused by name, keys beginning with # are comments."""
         _check(isinstance(values, Mapping), "the file holds no JSON object")
+        values = _without_comments(values)
         unknown = _unknown_keys(cls, values)
         _check(not unknown, f"unknown key {', '.join(unknown)}")
         try:
@@ -177,6 +178,12 @@ class TrainConfig:
             return cls.from_dict(values)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+
+
+def _without_comments(values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        return values
+    return {key: _without_comments(value) for key, value in values.items() if not key.startswith("#")}
 
 
 def _as_float(value: Any) -> Any:

@@ -116,8 +116,8 @@ def pluck(
     """A plucked string by Karplus and Strong (1983); `[samples]`.
 
     `damping` is the loss per period at the fundamental, `softness` in 0..0.5 the weight of the string's
-    low-pass. The loop's gain per period is applied to the spectrum of one period, so all periods come from one
-    inverse FFT; the string has a whole number of samples and the result is resampled to the exact pitch.
+    low-pass. The loop's gain per period is applied to the spectrum of one period, so all periods come from
+    one inverse FFT; the string has a whole number of samples and the result is resampled to the exact pitch.
     """
     period = max(8, round(sample_rate / frequency))
     ratio = frequency * period / sample_rate

@@ -95,7 +95,7 @@ class Trainer:
         audio: Float[Array, "B T C"],
         noise: Float[Array, "B N D"] | None,
     ) -> tuple[Float[Array, "B T C"], Float[Array, ""]]:
-        """Reconstruction and KL divergence; without noise from the mean latents. Computes in `compute_dtype`."""
+        """Reconstruction and KL divergence, computed in `compute_dtype`; without noise from the mean."""
         dtype = jnp.dtype(self.config.compute_dtype)
         model = nnx.merge(self._model, generator, constants)
 
