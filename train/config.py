@@ -147,7 +147,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """Builds a config; unknown and mistyped keys are refused by name, keys with # in front are comments."""
+        """Builds a config; unknown and mistyped keys are refused by name; a key after a # is a comment."""
         _check(isinstance(values, Mapping), "the file holds no JSON object")
         values = _without_comments(values)
         unknown = _unknown_keys(cls, values)
