@@ -11,6 +11,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="audio files and folders of them")
     parser.add_argument("--output-dir", default="results", metavar="DIR", help="default: results")
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="measure the outputs against the inputs and write report.html beside them",
+    )
     add_audio_output_arguments(parser)
     add_sampling_arguments(parser)
     add_codec_arguments(parser)
@@ -26,14 +31,18 @@ def run(arguments: argparse.Namespace) -> int:
     from earvae_jax.processes import join
 
     from .audio_output import audio_writer
+    from .evaluate_pairs import Model, Pair
     from .jobs import Job, run_jobs, share, writable_folder
     from .pipeline import Task
+    from .report import evaluate_into
 
     if not arguments.inputs:
         raise UserError("no audio given: earvae reconstruct FILE_OR_FOLDER …")
     found = find_audio(arguments.inputs)
     output_dir = writable_folder(arguments.output_dir)
     process, processes = join(arguments)
+    if arguments.report and processes > 1:
+        raise UserError("--report sees the files of one process only: run earvae evaluate afterwards")
     jobs, clashes = share(found, output_dir, f".{arguments.format}", process=process, processes=processes)
     codec = open_codec(arguments)
 
@@ -46,4 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
         )
 
-    return run_jobs(codec, jobs, task, failed=clashes, overwrite=arguments.overwrite).status
+    report = run_jobs(codec, jobs, task, failed=clashes, overwrite=arguments.overwrite)
+    finished = [*report.done, *report.skipped]
+    if not arguments.report or not finished:
+        return report.status
+    pairs = [Pair(job.name, job.source, job.output) for job in sorted(finished, key=lambda job: job.name)]
+    evaluation = evaluate_into(Model(output_dir.resolve().name, output_dir, pairs, {}), output_dir)
+    return 1 if evaluation.failures else report.status
