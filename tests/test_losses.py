@@ -158,8 +158,9 @@ def every_loss(n_fft: int) -> dict:
     return forms
 
 
-@pytest.mark.parametrize("n_fft", [128, 512], ids=["frames", "one frame"])
-@pytest.mark.parametrize("k_weighted", [False, True])
+@pytest.mark.parametrize(
+    ("n_fft", "k_weighted"), [(128, False), (512, True)], ids=["frames", "one frame, K-weighted"]
+)
 def test_losses_are_finite_on_the_worst_inputs(n_fft, k_weighted):
     forms = every_loss(n_fft)
 
@@ -265,7 +266,9 @@ def test_a_silent_side_is_measured_against_the_loudest_signal():
 def test_half_precision_audio_is_measured_in_float32():
     random = np.random.default_rng(8)
     prediction, target = (jnp.asarray(random.standard_normal((1, 300, 2)), jnp.bfloat16) for _ in range(2))
-    forms = every_loss(64)
+    chosen = ("waveform", "stft", "correlation None", "group_delay True magnitude")
+    forms = {name: loss for name, loss in every_loss(64).items() if name in chosen}
+    assert len(forms) == len(chosen)
 
     @jax.jit
     def evaluate(x, y):
