@@ -18,7 +18,6 @@ def tones(tmp_path):
 
 
 def test_report_covers_new_and_finished_files(earvae, tones, small_checkpoint, tmp_path):
-    pytest.importorskip("matplotlib")
     out = tmp_path / "out"
     call = ("reconstruct", tones, "--checkpoint", small_checkpoint, "--output-dir", out)
     status, _ = earvae(*call)
@@ -32,7 +31,6 @@ def test_report_covers_new_and_finished_files(earvae, tones, small_checkpoint, t
 
 
 def test_report_tells_of_a_failed_file(earvae, tones, small_checkpoint, tmp_path):
-    pytest.importorskip("matplotlib")
     (tones / "broken.wav").write_text("not audio")
     out = tmp_path / "out"
     status, lines = earvae(
