@@ -180,7 +180,7 @@ class Trainer:
         """
         noise = self.noise(state.step, audio.shape[0])
         generator_gradient, discriminator_gradient, terms = self._accumulate(state, audio, noise, adversarial)
-        norm = optax.global_norm(generator_gradient)
+        norm = optax.tree.norm(generator_gradient)
         updates, optimizer = self._optimizer.update(generator_gradient, state.optimizer, state.generator)
         generator = optax.apply_updates(state.generator, updates)
         # Early on the average covers about a tenth of the steps done, and forgets the random start.
@@ -193,7 +193,7 @@ class Trainer:
         )
         finite = jnp.isfinite(norm) & jnp.isfinite(terms["loss"])
         if adversarial:
-            discriminator_norm = optax.global_norm(discriminator_gradient)
+            discriminator_norm = optax.tree.norm(discriminator_gradient)
             finite &= jnp.isfinite(discriminator_norm) & jnp.isfinite(terms["discriminator"])
             updates, optimizer = self._discriminator_optimizer.update(
                 discriminator_gradient, state.discriminator_optimizer, state.discriminator
