@@ -3,6 +3,8 @@
 import argparse
 from logging import INFO, LogRecord
 
+from earvae_jax import processes
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
@@ -19,21 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="change one value of the config, such as optimizer.learning_rate=1e-4; may be repeated",
     )
     parser.add_argument("--init", metavar="CHECKPOINT", help="start from this model's weights (fine-tuning)")
-    parser.add_argument(
-        "--distributed",
-        action="store_true",
-        help="one of several processes: on a pod or under Slurm found by JAX, elsewhere by --coordinator",
-    )
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
-    parser.add_argument("--processes", type=int, help="number of processes")
-    parser.add_argument("--process", type=int, help="number of this process, from 0")
+    processes.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains; 0 when the run is finished or was interrupted and saved."""
     from pathlib import Path
 
-    import jax
     from absl import logging
 
     from earvae_jax.compilation_cache import enable_compilation_cache
@@ -43,8 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     require("tensorboardX", extra="train")
     logging.get_absl_handler().addFilter(_is_ours)
     enable_compilation_cache()
-    if arguments.distributed:
-        jax.distributed.initialize(arguments.coordinator, arguments.processes, arguments.process)
+    processes.join(arguments)
 
     from .loop import train
 
