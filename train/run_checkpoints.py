@@ -108,7 +108,9 @@ class RunCheckpoints:
         path = self.directory / str(step)
         try:
             metadata = self._checkpointer.metadata(step)
-            values = metadata.custom_metadata or {}
+            values = metadata.custom_metadata
+            if not values:
+                raise ValueError("its metadata is missing")
             self._check(path, values)
             expected = _named(target)
             problems = differences(expected, metadata.metadata)
