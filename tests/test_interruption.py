@@ -18,13 +18,16 @@ FILES, SAMPLES = 40, 60_000
 COMMAND = (sys.executable, "-c", "from earvae_jax.command import main; main()")
 
 
-@pytest.fixture
-def music(tmp_path):
-    root = tmp_path / "in"
+def make_music(root, samples=SAMPLES):
     for index in range(FILES):
-        audio = 0.1 * np.random.default_rng(index).standard_normal((SAMPLES + index, 2), np.float32)
+        audio = 0.1 * np.random.default_rng(index).standard_normal((samples + index, 2), np.float32)
         write(root / f"{index:02}.wav", audio, RATE)
     return root
+
+
+@pytest.fixture
+def music(tmp_path):
+    return make_music(tmp_path / "in")
 
 
 def start(music, out, checkpoint, *more):
@@ -32,11 +35,11 @@ def start(music, out, checkpoint, *more):
     return subprocess.Popen([*COMMAND, *map(str, words)], stderr=subprocess.PIPE, text=True)
 
 
-def finished(out) -> list[str]:
+def finished(out, samples=SAMPLES) -> list[str]:
     """Names of the outputs; every one must be whole."""
     names = sorted(path.name for path in out.glob("[!.]*")) if out.exists() else []
     for name in names:
-        assert len(read(out / name)[0]) == SAMPLES + int(name[:2]), name
+        assert len(read(out / name)[0]) == samples + int(name[:2]), name
     return names
 
 
@@ -64,16 +67,18 @@ def test_killed_at_random_moments(music, small_checkpoint, tmp_path, earvae):
     assert len(finished(out)) == FILES and len(list(out.iterdir())) == FILES, "temporaries are left"
 
 
-def test_interrupted(music, small_checkpoint, tmp_path):
-    out = tmp_path / "out"
-    process = start(music, out, small_checkpoint)
-    wait_for_outputs(process, out, 2)
+def test_interrupted(small_checkpoint, tmp_path):
+    # Long enough that a busy machine does not finish all of them before the signal arrives.
+    out, samples = tmp_path / "out", 10 * SAMPLES
+    process = start(make_music(tmp_path / "in", samples), out, small_checkpoint)
+    wait_for_outputs(process, out, 1)
     process.send_signal(signal.SIGINT)
     _, printed = process.communicate(timeout=60)
     assert process.returncode == 130, printed
     assert "interrupted; finished outputs are kept" in printed and "Traceback" not in printed
-    assert 2 <= len(finished(out)) < FILES
-    assert len(list(out.iterdir())) == len(finished(out)), "a temporary is left"
+    names = finished(out, samples)
+    assert 1 <= len(names) < FILES
+    assert len(list(out.iterdir())) == len(names), "a temporary is left"
 
 
 def test_two_processes_share_the_files(music, small_checkpoint, tmp_path):
