@@ -38,7 +38,7 @@ def peak_memory(folder, checkpoint, minutes: int) -> int:
     return int(done.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.hour
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_an_hour_takes_the_memory_of_two_minutes(checkpoint, tmp_path):
     short, long = (peak_memory(tmp_path, checkpoint, minutes) for minutes in (2, 60))
