@@ -85,7 +85,7 @@ DISCRIMINATOR = 1e-5
 STEP_GRADIENT_COSINE = 0.9999
 STEP_PARAMETERS = 1e-6
 
-# Parts of a batch against the whole after five steps, and one device against several: what the issue asks for.
+# Parts of a batch against the whole after five steps, one device against several: what the issue asks for.
 ACCUMULATION = 1e-5
 
 # The same operations, fused differently, through one AdamW step of 1e-3.
