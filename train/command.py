@@ -1,7 +1,6 @@
 """`earvae train`."""
 
 import argparse
-from logging import INFO, LogRecord
 
 from earvae_jax import processes
 
@@ -35,7 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     require("grain", extra="train")
     require("tensorboardX", extra="train")
-    logging.get_absl_handler().addFilter(_is_ours)
     enable_compilation_cache()
     processes.join(arguments)
 
@@ -49,11 +47,6 @@ def run(arguments: argparse.Namespace) -> int:
     if done < config.steps:
         logging.info("stopped at step %d of %d; the same command continues", done, config.steps)
     return 0
-
-
-def _is_ours(record: LogRecord) -> bool:
-    """Leaves out what Orbax tells about every checkpoint; its warnings stay."""
-    return record.levelno > INFO or "orbax" not in record.pathname
 
 
 def _config(name: str, overrides: list[str]):
