@@ -89,11 +89,12 @@ def load(path: str | Path | None = None) -> EarVAE:
 def load_with_info(path: str | Path | None = None) -> tuple[EarVAE, CheckpointInfo]:
     """As `load`, with what stands beside the arrays."""
     path = _existing(path)
-    info = read_info(path)
-    expected = expected_arrays(info.config)
     if path.is_dir():
-        arrays = _load_directory(path, expected)
+        metadata = _directory_metadata(path)
+        info = _info(path, (metadata.custom_metadata or {}).get(_KEY))
+        arrays = _load_directory(path, info.config, metadata.metadata)
     else:
+        info = _info(path, _file_metadata(path))
         arrays = safetensors.flax.load_file(str(path))
         # The file may hold the arrays in a narrower type to be small; the model is float32.
         arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
@@ -106,7 +107,12 @@ def load_with_info(path: str | Path | None = None) -> tuple[EarVAE, CheckpointIn
 def read_info(path: str | Path | None = None) -> CheckpointInfo:
     """Reads what stands beside the arrays of a checkpoint, and nothing else."""
     path = _existing(path)
-    values = _directory_metadata(path) if path.is_dir() else _file_metadata(path)
+    if path.is_dir():
+        return _info(path, (_directory_metadata(path).custom_metadata or {}).get(_KEY))
+    return _info(path, _file_metadata(path))
+
+
+def _info(path: Path, values: Mapping[str, Any] | None) -> CheckpointInfo:
     if values is None:
         raise UserError(f"{path}: a checkpoint, but not one of an εar-VAE model")
     version = values.get("format_version")
@@ -140,13 +146,13 @@ def _existing(path: str | Path | None) -> Path:
     return path
 
 
-def _directory_metadata(path: Path) -> dict[str, Any] | None:
+def _directory_metadata(path: Path):
     from orbax.checkpoint import v1 as ocp
 
     # Orbax reports a damaged checkpoint by whichever error its parts raise; ValueError covers its own
     # layout errors and broken JSON.
     try:
-        return (ocp.metadata(path.absolute()).custom_metadata or {}).get(_KEY)
+        return ocp.metadata(path.absolute())
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)})") from None
 
@@ -165,12 +171,12 @@ def _file_metadata(path: Path) -> dict[str, Any] | None:
         raise UserError(f"{path}: damaged checkpoint metadata: {error}") from None
 
 
-def _load_directory(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+def _load_directory(path: Path, config: ModelConfig, found: Mapping) -> dict[str, jax.Array]:
     from orbax.checkpoint import v1 as ocp
 
+    expected = expected_arrays(config)
     try:
         # Orbax ignores some wrong targets without a word: compare before loading.
-        found = ocp.metadata(path.absolute()).metadata
         problems = differences(expected, found)
         if problems:
             raise UserError(f"{path}: the weights do not fit the model config: {'; '.join(problems)}")

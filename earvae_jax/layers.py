@@ -57,8 +57,9 @@ class SnakeBeta(nnx.Module):
 
     def __init__(self, channels: int):
         self.is_folded = False
-        self.alpha = nnx.Param(jnp.zeros(channels, jnp.float32))
-        self.beta = nnx.Param(jnp.zeros(channels, jnp.float32))
+        # From numpy: a model has a hundred of them, and each jnp.zeros runs a program.
+        self.alpha = nnx.Param(jnp.asarray(np.zeros(channels, np.float32)))
+        self.beta = nnx.Param(jnp.asarray(np.zeros(channels, np.float32)))
 
     @property
     def frequency(self) -> Float[Array, "C"]:

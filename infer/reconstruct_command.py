@@ -31,10 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     from earvae_jax.processes import join
 
     from .audio_output import audio_writer
-    from .evaluate_pairs import Model, Pair
     from .jobs import Job, run_jobs, share, writable_folder
     from .pipeline import Task
-    from .report import evaluate_into
 
     if not arguments.inputs:
         raise UserError("no audio given: earvae reconstruct FILE_OR_FOLDER …")
@@ -59,6 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
     finished = [*report.done, *report.skipped]
     if not arguments.report or not finished:
         return report.status
+    # Not before: what measures and draws takes a second to import.
+    from .evaluate_pairs import Model, Pair
+    from .report import evaluate_into
+
     pairs = [Pair(job.name, job.source, job.output) for job in sorted(finished, key=lambda job: job.name)]
     evaluation = evaluate_into(Model(output_dir.resolve().name, output_dir, pairs, {}), output_dir)
     return 1 if evaluation.failures else report.status
