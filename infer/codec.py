@@ -63,8 +63,9 @@ class Codec:
         self.sample_rate: int = rate
         self.model_fingerprint = model_fingerprint or fingerprint(named_arrays(model))
         self.compiled = CompiledModel(model, dtype=dtype, devices=devices)
-        self.encoder_tiling = Tiling(window_sizes, encoder_context(model.config))
-        self.decoder_tiling = Tiling(window_sizes, decoder_context(model.config))
+        padding = {"free_padding": self.compiled.free_padding}
+        self.encoder_tiling = Tiling(window_sizes, encoder_context(model.config), **padding)
+        self.decoder_tiling = Tiling(window_sizes, decoder_context(model.config), **padding)
         self.batch_size = self._batch_size(batch_size, max(window_sizes))
 
     @classmethod

@@ -44,9 +44,14 @@ class CompiledModel:
         self.decoder_weights, decode = formulation.decoder(model.decoder)
         self.encoder_weights = jax.device_put(self.encoder_weights, self._everywhere)
         self.decoder_weights = jax.device_put(self.decoder_weights, self._everywhere)
+        self.free_padding = formulation.free_padding
         options = formulation.compiler_options
-        self._encode = jax.jit(functools.partial(self._encode_windows, encode), compiler_options=options)
-        self._decode = jax.jit(functools.partial(self._decode_windows, decode), compiler_options=options)
+        self._encode = jax.jit(
+            self._each_device(mesh, functools.partial(self._encode_windows, encode)), compiler_options=options
+        )
+        self._decode = jax.jit(
+            self._each_device(mesh, functools.partial(self._decode_windows, decode)), compiler_options=options
+        )
         if model.transformers is not None:
             self._transformer, state = nnx.split(model.transformers)
             self.transformer_weights = jax.device_put(state, self.devices[0])
@@ -85,6 +90,18 @@ class CompiledModel:
             del padded  # an hour of latents is 40 MB
             result = self._transform(self.transformer_weights, values, np.asarray([count], np.int32))
         return np.asarray(result)[0, :count]
+
+    @staticmethod
+    def _each_device(mesh: Mesh, function):
+        """Runs a function of weights and a batch on each device's part of the batch: they need not talk."""
+        batch = PartitionSpec("batch")
+        return jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), batch, batch, batch),
+            out_specs=batch,
+            check_vma=False,  # or every zero that a loop begins with had to be declared as varying
+        )
 
     def _run(self, function, weights, values, start, stop):
         batch = [jax.device_put(np.asarray(x), self._split) for x in (values, start, stop)]

@@ -25,6 +25,7 @@ class Formulation(Protocol):
     """Turns a half of the model into weights and a pure function of them."""
 
     compiler_options: Mapping[str, Any] | None
+    free_padding: bool  # whether what a window holds beyond the end of the file costs nothing
 
     def encoder(self, encoder: Encoder) -> tuple[PyTree, Half]: ...
 
@@ -35,6 +36,7 @@ class PlainFormulation:
     """The modules as they are written, with folded weights."""
 
     compiler_options = None
+    free_padding = False
 
     def encoder(self, encoder: Encoder) -> tuple[PyTree, Half]:
         """Weights and function of the encoder."""

@@ -28,13 +28,19 @@ class Window(NamedTuple):
 
 
 class Tiling:
-    """Chooses windows one after the other; their kept parts cover a file without a gap or an overlap."""
+    """Chooses windows one after the other; their kept parts cover a file without a gap or an overlap.
 
-    def __init__(self, sizes: Sequence[int], context: Reach):
+    Args:
+      sizes: of the windows to choose from, in latents.
+      context: latents that a window needs beside those it keeps.
+      free_padding: whether what a window holds beyond the end of the file costs nothing.
+    """
+
+    def __init__(self, sizes: Sequence[int], context: Reach, *, free_padding: bool = False):
         shortest = context.left + context.right + 1
         if min(sizes) < shortest:
             raise ValueError(f"a window of {min(sizes)} latents keeps none; it needs at least {shortest}")
-        self.sizes, self.context = tuple(sorted(sizes)), context
+        self.sizes, self.context, self._free_padding = tuple(sorted(sizes)), context, free_padding
 
     @property
     def lookahead(self) -> int:
@@ -59,19 +65,21 @@ class Tiling:
         start = max(0, kept - self.context.left)
         rest = latents - start
         far = rest >= self.lookahead
-        size = self.sizes[-1] if far else _cheapest(rest, self.sizes, sum(self.context))[1]
+        size = self.sizes[-1]
+        if not far:
+            size = _cheapest(rest, self.sizes, sum(self.context), self._free_padding)[1]
         keep_to = latents if size >= rest else start + size - self.context.right
         return Window(start, size, kept, keep_to)
 
 
 @functools.lru_cache(maxsize=4096)
-def _cheapest(rest: int, sizes: tuple[int, ...], overlap: int) -> tuple[int, int]:
+def _cheapest(rest: int, sizes: tuple[int, ...], overlap: int, free_padding: bool) -> tuple[int, int]:
     """The least cost of covering `rest` latents from the start of a window, and the first window's size."""
     options = []
     for size in sizes:
-        cost = size + _OVERHEAD
+        cost = _OVERHEAD + (min(size, rest) if free_padding else size)
         if size < rest:
-            cost += _cheapest(rest - size + overlap, sizes, overlap)[0]
+            cost += _cheapest(rest - size + overlap, sizes, overlap, free_padding)[0]
         options.append((cost, size))
         if size >= rest:
             break
