@@ -145,6 +145,8 @@ class Resampler:
     """Resamples a stream of blocks; the blocks of one stream together give ⌊T·out/in + ½⌋ samples."""
 
     def __init__(self, from_rate: int, to_rate: int, channels: int):
+        self._rates = from_rate, to_rate
+        self._taken = self._given = 0
         self._stream = None
         if from_rate != to_rate:
             self._stream = soxr.ResampleStream(
@@ -154,7 +156,18 @@ class Resampler:
     def __call__(self, block: Float[np.ndarray, "T C"], *, last: bool = False) -> Float[np.ndarray, "T2 C"]:
         """The samples that are ready after this block."""
         block = np.ascontiguousarray(block, np.float32)
-        return block if self._stream is None else self._stream.resample_chunk(block, last=last)
+        if self._stream is None:
+            return block
+        self._taken += len(block)
+        if not last:
+            block = self._stream.resample_chunk(block)
+            self._given += len(block)
+            return block
+        # soxr rounds a length of n + ½ up or down as its own ratio falls: a little silence more, then a cut.
+        from_rate, to_rate = self._rates
+        block = np.pad(block, ((0, 2 + 2 * from_rate // to_rate), (0, 0)))
+        block = self._stream.resample_chunk(block, last=True)
+        return block[: resampled_length(self._taken, from_rate, to_rate) - self._given]
 
 
 def resample(audio: Float[np.ndarray, "T C"], from_rate: int, to_rate: int) -> Float[np.ndarray, "T2 C"]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_models
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_tiling import codec_of, sizes_for
 from tolerances import TILED
@@ -53,6 +53,8 @@ def test_every_kind_of_model_keeps_the_length(kind, samples):
     ),
     st.integers(1, 3000),
 )
+@example(240, (48_000, 44_100), 1)  # 220½ samples
+@example(80, (48_000, 44_100), 7)  # 73½
 def test_resampled_blocks_have_the_length_of_the_formula(samples, rates, block):
     audio = noise(samples, 1)
     whole = resample(audio, *rates)
