@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from earvae_jax import machine
 from earvae_jax.errors import UserError
 from earvae_jax.vae import EarVAE
 
-from . import machine
+from . import convolution_peak
 from .compiled import DTYPES
 from .contenders import Contender, codec_contender, torch_contenders
 
@@ -110,7 +111,7 @@ def measure(
     except UserError as error:
         logging.info("JAX alone is measured: %s", error)
     contenders, first = _first_calls(contenders)
-    convolutions = machine.convolutions(config, *DTYPES[dtype])
+    convolutions = convolution_peak.convolutions(config, *DTYPES[dtype])
     for convolve, _ in convolutions.values():
         convolve()
     calls = {(c.name, stage): call for c in contenders for stage, call in c.stages.items()}
@@ -121,7 +122,7 @@ def measure(
         shape: operations / statistics.median(times["convolution", shape])
         for shape, (_, operations) in convolutions.items()
     }
-    operations = machine.operations_per_latent(config)
+    operations = convolution_peak.operations_per_latent(config)
     duration = count * ratio / rate
     rows = []
     for contender in contenders:

@@ -11,9 +11,9 @@ import pytest
 import small_models
 from flax import nnx
 
-from earvae_jax import compilation_cache
+from earvae_jax import compilation_cache, machine
 from earvae_jax.errors import UserError
-from earvae_jax.infer import benchmark, benchmark_command, contenders, machine
+from earvae_jax.infer import benchmark, benchmark_command, contenders, convolution_peak
 
 CONFIG = small_models.config((2, 4), channels=8)
 
@@ -32,7 +32,7 @@ def test_operations_are_those_of_the_model():
     latents = 400
     model = small_models.model(CONFIG)
     encoder, decoder = nnx.split(model.encoder), nnx.split(model.decoder)
-    counted = machine.operations_per_latent(CONFIG)
+    counted = convolution_peak.operations_per_latent(CONFIG)
     audio = jnp.zeros((1, latents * CONFIG.downsampling_ratio, 2))
     encoding = products(lambda x: nnx.merge(*encoder)(x), audio)
     decoding = products(lambda x: nnx.merge(*decoder)(x), jnp.zeros((1, latents, CONFIG.latent_dim)))
@@ -92,7 +92,7 @@ def test_command(monkeypatch, config_file, tmp_path, capsys):
     assert named == {
         (c, s) for c in ("earvae-jax", "torch eager") for s in ("encode", "decode", "round trip")
     }
-    operations = machine.operations_per_latent(CONFIG)
+    operations = convolution_peak.operations_per_latent(CONFIG)
     for row in written["rows"]:
         assert 0 < row["fastest"] <= row["median"] <= row["slowest"]
         assert row["realtime"] == pytest.approx(written["audio_seconds"] / row["median"])

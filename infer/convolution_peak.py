@@ -1,11 +1,7 @@
-"""The machine that a measurement is made on: its name, its memory, and how fast it convolves."""
+"""How fast this machine convolves, and how many operations the model's convolutions take."""
 
 import functools
-import os
-import platform
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,30 +11,6 @@ from earvae_jax.layers import conv1d
 from earvae_jax.oobleck import RESIDUAL_WIDTH
 
 _ELEMENTS = 1 << 20  # of a measured convolution's input: several milliseconds of work at any width
-
-
-def describe() -> dict[str, str | int]:
-    """Processor, its cores that this process may use, the devices of JAX, and versions."""
-    devices = jax.local_devices()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "processor": _processor(),
-        "cores": cores,
-        "devices": f"{len(devices)} × {devices[0].device_kind}",
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-    }
-
-
-def memory_used_at_most(function: Callable[[], object]) -> int | None:
-    """Bytes by which the process grows while `function` runs, at most; None where that is not told."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    except OSError:
-        return None
-    before = _status("VmRSS")
-    function()
-    return max(0, _status("VmHWM") - before)
 
 
 def convolutions(config: ModelConfig, dtype: str, precision: str | None) -> dict[str, tuple[Callable, float]]:
@@ -79,16 +51,3 @@ def _convolution(width: int, dtype: str, precision: str | None) -> tuple[Callabl
     with jax.default_matmul_precision(precision):
         program = jax.jit(functools.partial(conv1d, padding=RESIDUAL_WIDTH // 2)).lower(x, kernel).compile()
     return lambda: jax.block_until_ready(program(x, kernel)), 2.0 * RESIDUAL_WIDTH * width**2 * steps
-
-
-def _processor() -> str:
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found.group(1) if found else platform.processor() or platform.machine()
-
-
-def _status(name: str) -> int:
-    text = Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(rf"^{name}:\s*(\d+) kB$", text, re.MULTILINE).group(1))

@@ -1,0 +1,46 @@
+"""The machine that a measurement is made on: its name, and the memory that a call takes."""
+
+import os
+import platform
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+
+def describe() -> dict[str, str | int]:
+    """Processor, its cores that this process may use, the devices of JAX, and versions."""
+    devices = jax.local_devices()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": _processor(),
+        "cores": cores,
+        "devices": f"{len(devices)} × {devices[0].device_kind}",
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+
+
+def memory_used_at_most(function: Callable[[], object]) -> int | None:
+    """Bytes by which the process grows while `function` runs, at most; None where that is not told."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    except OSError:
+        return None
+    before = _status("VmRSS")
+    function()
+    return max(0, _status("VmHWM") - before)
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found.group(1) if found else platform.processor() or platform.machine()
+
+
+def _status(name: str) -> int:
+    text = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(rf"^{name}:\s*(\d+) kB$", text, re.MULTILINE).group(1))
