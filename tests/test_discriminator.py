@@ -27,10 +27,10 @@ def audio():
 
 def test_judgements_and_feature_maps_are_torchs(module, audio):
     torch = pytest.importorskip("torch")
-    import torch_training
+    from earvae_jax.train import torch_step
 
     arrays = {name: np.asarray(array) for name, array in named_arrays(module).items()}
-    port = torch_training.discriminator(CONFIG, 2, arrays)
+    port = torch_step.discriminator(CONFIG, 2, arrays)
     judgements, features = jax.jit(lambda x: module(x))(audio)
     assert len(judgements) == len(features) == 2
     with torch.no_grad():

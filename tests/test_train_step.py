@@ -55,9 +55,8 @@ def same(first, second, tolerance: float) -> None:
 
 def test_one_step_is_torchs():
     torch = pytest.importorskip("torch")
-    import torch_training
-
     from earvae_jax.convert import keys, to_torch, torch_model
+    from earvae_jax.train import torch_step
 
     optimizer = {"learning_rate": 1e-3, "warmup": 0.0, "epsilon": EPSILON, "betas": [0.8, 0.99]}
     config = small_training.config(transformer=True, optimizer=optimizer)
@@ -72,8 +71,8 @@ def test_one_step_is_torchs():
         name: np.asarray(leaf) for name, leaf in _judge_arrays(trainer, state.discriminator).items()
     }
     generator = torch_model.build(config.model_config, to_torch.state_dict(trainer.model(state)))
-    judges = torch_training.discriminator(config.adversarial.discriminator, 2, judge_names)
-    terms = torch_training.TorchStep(config, generator, judges).backward(
+    judges = torch_step.discriminator(config.adversarial.discriminator, 2, judge_names)
+    terms = torch_step.TorchStep(config, generator, judges).backward(
         *(torch.from_numpy(x.swapaxes(1, 2).copy()) for x in (audio, noise))
     )
 
@@ -90,11 +89,11 @@ def test_one_step_is_torchs():
 
     def judge_tensors(parameters):
         arrays = _judge_arrays(trainer, parameters)
-        return {name: torch_training.to_torch(name, array) for name, array in arrays.items()}
+        return {name: torch_step.to_torch(name, array) for name, array in arrays.items()}
 
     sides = (
         (dict(generator.named_parameters()), generator_tensors, ours, state.generator),
-        (torch_training.named_parameters(judges), judge_tensors, judged, state.discriminator),
+        (torch_step.named_parameters(judges), judge_tensors, judged, state.discriminator),
     )
     for parameters, tensors, gradient, _ in sides:
         actual = tensors(gradient)

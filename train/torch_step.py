@@ -1,4 +1,4 @@
-"""The discriminator and one training step in torch, written for the tests from the same facts."""
+"""The discriminator and one training step in torch: the yardstick of tests and of the step benchmark."""
 
 import dataclasses
 
@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+# The one import from another application: the port of the model is the yardstick.
 from earvae_jax.convert import torch_model
-from earvae_jax.train.config import TrainConfig
-from earvae_jax.train.loss_benchmark import torch_objective
-from earvae_jax.train.objective import ObjectiveConfig
+
+from .config import TrainConfig
+from .loss_benchmark import torch_objective
+from .objective import ObjectiveConfig
 
 TERMS = ("spectral_convergence", "log_magnitude", "correlation", "instantaneous_frequency", "group_delay")
 
@@ -119,6 +121,49 @@ class TorchStep:
         for parameter, gradient in zip([*generator, *judges], [*found, *judged], strict=True):
             parameter.grad = gradient
         return terms
+
+    def update(
+        self,
+        audio: torch.Tensor,
+        noise: torch.Tensor,
+        generator_optimizer: torch.optim.Optimizer,
+        judge_optimizer: torch.optim.Optimizer | None,
+    ) -> None:
+        """A whole step as one would write it for speed; without `judge_optimizer` no adversarial terms.
+
+        The objective's terms share their transforms; the discriminator judges the reconstruction once for
+        each of the two losses.
+        """
+        config = self.config
+        prediction, kl = self.generator(audio, noise)
+        loss = torch_objective(config.objective, config.model_config.sample_rate)(prediction, audio)
+        loss = loss + config.objective.waveform * (prediction - audio).abs().mean() + config.kl_weight * kl
+        if judge_optimizer is not None:
+            with torch.no_grad():
+                real_maps = [maps for _, maps in (judge(audio) for judge in self.judges)]
+            fake = [judge(prediction) for judge in self.judges]
+            matching = [
+                _mean([(r - f).abs().mean() for r, f in zip(rs, fs, strict=True)])
+                for rs, (_, fs) in zip(real_maps, fake, strict=True)
+            ]
+            loss = loss + config.adversarial.weight * _mean([(1 - j).square().mean() for j, _ in fake])
+            loss = loss + config.adversarial.feature_matching_weight * _mean(matching)
+        _descend(loss, self.generator, generator_optimizer, config.optimizer.clip_norm)
+        if judge_optimizer is not None:
+            real = [judge(audio)[0] for judge in self.judges]
+            fake = [judge(prediction.detach())[0] for judge in self.judges]
+            losses = [(1 - r).square().mean() + f.square().mean() for r, f in zip(real, fake, strict=True)]
+            _descend(_mean(losses), self.judges, judge_optimizer, config.adversarial.optimizer.clip_norm)
+
+
+def _descend(
+    loss: torch.Tensor, module: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float | None
+) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip_norm is not None:
+        nn.utils.clip_grad_norm_(module.parameters(), clip_norm)
+    optimizer.step()
 
 
 def _term(objective: ObjectiveConfig, name: str, sample_rate: int):

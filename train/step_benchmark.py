@@ -1,0 +1,148 @@
+"""Times training steps in JAX and torch: `python -m earvae_jax.train.step_benchmark`.
+
+Two sizes of model, each without and with the adversarial terms, float32, on synthetic noise; both sides take
+whole steps, AdamW included, in turns in one process. Torch runs eagerly.
+"""
+
+import copy
+import functools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+import jax
+import numpy as np
+
+from earvae_jax import machine
+from earvae_jax.config import ModelConfig
+from earvae_jax.errors import require
+from earvae_jax.lengths import latents_of
+
+from .config import TrainConfig
+from .step import Trainer
+
+_SETTLE = 0.25  # seconds: torch's threads spin for so long in wait of more work
+
+
+def train_configs() -> dict[str, TrainConfig]:
+    """The demo recipe, and the 44.1 kHz model at a quarter of its width with the sizes of the demo recipe."""
+    folder = resources.files("earvae_jax.configs")
+    with resources.as_file(folder / "train_demo.json") as path:
+        demo = TrainConfig.from_json(path)
+    with resources.as_file(folder / "ear_vae_44k.json") as path:
+        published = ModelConfig.from_json(path).to_dict()
+    quarter = copy.deepcopy(published)
+    for half in ("encoder", "decoder"):
+        quarter[half]["config"]["channels"] //= 4
+    adversarial = {
+        "start_step": 0,
+        "discriminator": {"n_ffts": [2048, 1024, 512, 256, 128], "filters": 16},
+        "optimizer": {"learning_rate": 3e-4},
+    }
+    demo = demo.to_dict() | {"adversarial": adversarial}
+    sizes = {
+        "demo": demo,
+        "quarter width": demo | {"model": quarter, "data": demo["data"] | {"batch_size": 2}},
+    }
+    return {name: TrainConfig.from_dict(values) for name, values in sizes.items()}
+
+
+def step_benchmark(config: TrainConfig, *, adversarial: bool, repeats: int = 5) -> dict[str, float]:
+    """Interleaved medians of one step of both sides, and the memory that a step adds.
+
+    Keys: `jax_seconds`, `torch_seconds`, `speedup`, `jax_realtime` (seconds of audio in one second),
+    `torch_realtime`, `jax_compile_seconds`, `jax_megabytes`, `torch_megabytes`.
+    """
+    calls = {"jax": _jax_step(config, adversarial), "torch": _torch_step(config, adversarial)}
+    first = {side: _seconds(call) for side, call in calls.items()}
+    times: dict[str, list[float]] = {side: [] for side in calls}
+    for _ in range(repeats):
+        for side, call in calls.items():
+            time.sleep(_SETTLE)
+            times[side].append(_seconds(call))
+    medians = {side: statistics.median(taken) for side, taken in times.items()}
+    audio = config.data.batch_size * config.data.crop_samples / config.model_config.sample_rate
+    result = {f"{side}_seconds": median for side, median in medians.items()}
+    result |= {f"{side}_realtime": audio / median for side, median in medians.items()}
+    result["speedup"] = medians["torch"] / medians["jax"]
+    result["jax_compile_seconds"] = first["jax"] - medians["jax"]
+    for side, call in calls.items():
+        used = machine.memory_used_at_most(call)
+        if used is not None:
+            result[f"{side}_megabytes"] = used / 1e6
+    return result
+
+
+def _jax_step(config: TrainConfig, adversarial: bool) -> Callable[[], None]:
+    trainer = Trainer(config)
+    state = trainer.initial_state()
+    step = jax.jit(functools.partial(trainer.step, adversarial=adversarial), donate_argnums=0)
+    audio = _noise(config)
+
+    def call() -> None:
+        nonlocal state
+        state, _ = step(state, audio)
+        jax.block_until_ready(state)
+
+    return call
+
+
+def _torch_step(config: TrainConfig, adversarial: bool) -> Callable[[], None]:
+    torch = require("torch", extra="torch")
+    from . import torch_step
+
+    trainer = Trainer(config)
+    judge_arrays = {
+        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
+        for path, leaf in jax.tree.leaves_with_path(trainer.initial_state().discriminator)
+    }
+    model = config.model_config
+    generator = torch_step.torch_model.build(model)
+    judges = torch_step.discriminator(config.adversarial.discriminator, model.io_channels, judge_arrays)
+    step = torch_step.TorchStep(config, generator, judges)
+    optimizers = [
+        torch.optim.AdamW(module.parameters(), options.learning_rate, options.betas)
+        for module, options in ((generator, config.optimizer), (judges, config.adversarial.optimizer))
+    ]
+    audio = torch.from_numpy(_noise(config).swapaxes(1, 2).copy())
+    latents = latents_of(config.data.crop_samples, model.encoder.strides)
+    noise = torch.randn(config.data.batch_size, model.latent_dim, latents)
+    return lambda: step.update(audio, noise, optimizers[0], optimizers[1] if adversarial else None)
+
+
+def _noise(config: TrainConfig) -> np.ndarray:
+    shape = (config.data.batch_size, config.data.crop_samples, config.model_config.io_channels)
+    return 0.1 * np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Prints a Markdown table, and the figures as JSON after it."""
+    about = ", ".join(f"{name} {value}" for name, value in machine.describe().items())
+    lines = [about, "", "| model | step | JAX s | torch s | torch / JAX | JAX MB | torch MB |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    results = {}
+    for name, config in train_configs().items():
+        for adversarial in (False, True):
+            kind = "adversarial" if adversarial else "generator"
+            r = results[f"{name}, {kind}"] = step_benchmark(config, adversarial=adversarial)
+            memory = [f"{r.get(f'{side}_megabytes', float('nan')):.0f}" for side in ("jax", "torch")]
+            times = [f"{r['jax_seconds']:.3f}", f"{r['torch_seconds']:.3f}", f"{r['speedup']:.2f}"]
+            lines.append("| " + " | ".join([name, kind, *times, *memory]) + " |")
+    sys.stdout.write("\n".join(lines) + "\n\n" + json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    from earvae_jax.huge_pages import restart_with_huge_pages
+
+    restart_with_huge_pages()
+    main()
