@@ -71,7 +71,7 @@ def test_continues_bit_for_bit(finished, tmp_path):
     for steps in (1, 6, 8):
         assert train(small_training.config(steps=steps), tmp_path) == steps
     assert_same_run(finished, tmp_path, small_training.config())
-    ours, whole = (checkpoints.read_info(folder / "model") for folder in (tmp_path, finished))
+    ours, whole = (checkpoints.read_info(folder / "model.safetensors") for folder in (tmp_path, finished))
     assert ours.fingerprint == whole.fingerprint
 
 
@@ -83,7 +83,7 @@ def test_a_finished_run_is_left_as_it_is(finished):
 
 
 def test_the_written_model_is_the_average(finished):
-    model = checkpoints.load(finished / "model")
+    model = checkpoints.load(finished / "model.safetensors")
     trainer = Trainer(small_training.config())
     state = state_of(finished, trainer.config)
     names = {name for name in state if name.startswith(".average")}
@@ -115,7 +115,7 @@ def test_fine_tuning_starts_from_the_given_weights(tmp_path):
     train(config, tmp_path, initial=given)
     from earvae_jax.parameters import named_arrays
 
-    trained = named_arrays(checkpoints.load(tmp_path / "model"))
+    trained = named_arrays(checkpoints.load(tmp_path / "model.safetensors"))
     for name, array in named_arrays(given).items():
         np.testing.assert_allclose(trained[name], array, rtol=0, atol=1e-6, err_msg=name)
 

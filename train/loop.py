@@ -30,7 +30,8 @@ _DATA = "data"  # the mesh axis over which batches are split
 def train(config: TrainConfig, workdir: Path, *, initial: EarVAE | None = None) -> int:
     """Trains until `config.steps`, or until Ctrl-C or SIGTERM; continues what `workdir` holds.
 
-    At the end and on interruption the run is saved, and the averaged model is written to `workdir/model`.
+    At the end and on interruption the run is saved, and the averaged model is written to
+    `workdir/model.safetensors`.
 
     Returns:
       The number of steps done.
@@ -184,10 +185,10 @@ class _Run:
             _local, dataclasses.replace(self.state, optimizer=None, discriminator_optimizer=None)
         )
         provenance = {"trained_steps": done, "training_config": self.config.to_dict()}
-        checkpoints.save(
-            self.workdir / "model", self.trainer.model(local), provenance=provenance, overwrite=True
-        )
-        logging.info("step %d of %d: model written to %s", done, self.config.steps, self.workdir / "model")
+        # One file, which one process writes: Orbax would wait for the others.
+        path = self.workdir / "model.safetensors"
+        checkpoints.save(path, self.trainer.model(local), provenance=provenance, overwrite=True)
+        logging.info("step %d of %d: model written to %s", done, self.config.steps, path)
 
 
 class _Meter:
