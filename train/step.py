@@ -17,6 +17,7 @@ from earvae_jax.vae import EarVAE
 from . import losses
 from .config import TrainConfig
 from .discriminator import Discriminator
+from .initialization import preserve_variance
 from .objective import reconstruction_objective
 from .optimizer import build_optimizer, learning_rate
 
@@ -55,7 +56,10 @@ class Trainer:
             self._discriminator_optimizer = build_optimizer(self._adversarial.optimizer, discriminator_steps)
 
     def _build_model(self) -> EarVAE:
-        return EarVAE(self.model_config, rngs=nnx.Rngs(jax.random.key(self.config.seed)))
+        model = EarVAE(self.model_config, rngs=nnx.Rngs(jax.random.key(self.config.seed)))
+        if self.config.initialization == "variance_preserving":
+            preserve_variance(model)
+        return model
 
     def _build_discriminator(self) -> Discriminator:
         key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
