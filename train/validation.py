@@ -29,18 +29,25 @@ class Validator:
         return np.concatenate([np.asarray(_local(crop)) for crop in crops])
 
     def measure(self, reconstructions: Float[np.ndarray, "I T C"]) -> dict[str, float]:
-        """Mean over the crops of each metric; crops for which a metric is undefined are left out of it."""
-        results = [
-            evaluate_pair(original, reconstruction, self.sample_rate)
-            for original, reconstruction in zip(self.audio, reconstructions, strict=True)
-        ]
-        means = {}
-        for name in _METRICS:
-            values = [result[name] for result in results if result[name] is not None]
-            values = [value for value in values if np.isfinite(value)]
-            if values:
-                means[name] = float(np.mean(values))
-        return means
+        """As `mean_metrics`, against the held-out crops."""
+        return mean_metrics(self.audio, reconstructions, self.sample_rate)
+
+
+def mean_metrics(
+    originals: Float[np.ndarray, "I T C"], reconstructions: Float[np.ndarray, "I T C"], sample_rate: int
+) -> dict[str, float]:
+    """Mean over the crops of each metric; crops for which a metric is undefined are left out of it."""
+    results = [
+        evaluate_pair(original, reconstruction, sample_rate)
+        for original, reconstruction in zip(originals, reconstructions, strict=True)
+    ]
+    means = {}
+    for name in _METRICS:
+        values = [result[name] for result in results if result[name] is not None]
+        values = [value for value in values if np.isfinite(value)]
+        if values:
+            means[name] = float(np.mean(values))
+    return means
 
 
 def _local(array: Array) -> Array:

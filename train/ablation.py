@@ -1,0 +1,88 @@
+"""What each part of the objective is worth: `python -m earvae_jax.train.ablation WORKDIR`.
+
+Trains the demo model on a small budget (`configs/train_ablation.json`) once with the whole objective and once
+without each part, from the same seed on the same crops, and measures all of them on the same held-out music.
+Interrupted, the same command continues.
+"""
+
+import dataclasses
+import json
+import sys
+from importlib import resources
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import logging
+
+from earvae_jax import checkpoints
+from earvae_jax.atomic import replacing
+from earvae_jax.compilation_cache import enable_compilation_cache
+
+from .config import TrainConfig
+from .data import validation_audio
+from .loop import train
+from .validation import mean_metrics
+
+VARIANTS = {
+    "whole objective": {},
+    "without correlation": {"correlation": 0.0},
+    "without IF and GD": {"instantaneous_frequency": 0.0, "group_delay": 0.0},
+    "without K-weighting": {"k_weighting": False},
+    "without MSLR (left and right alone)": {"mid_side": False},
+}
+METRICS = {
+    "si_sdr": "SI-SDR dB",
+    "icpc": "ICPC",
+    "ccpc": "CCPC",
+    "stft_distance": "STFT",
+    "mel_distance": "mel",
+}
+
+
+def ablation(config: TrainConfig, workdir: Path) -> dict[str, dict[str, float]]:
+    """Trains every variant in a folder of its own; the means over the held-out crops by variant."""
+    results = {}
+    for name, changes in VARIANTS.items():
+        objective = dataclasses.replace(config.objective, **changes)
+        folder = workdir / name.split(" (")[0].replace(" ", "_")
+        logging.info("%s", name)
+        train(dataclasses.replace(config, objective=objective), folder)
+        results[name] = _measured(config, folder / "model.safetensors")
+    return results
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """As Markdown."""
+    lines = ["| objective | " + " | ".join(METRICS.values()) + " |", "|---" * (len(METRICS) + 1) + "|"]
+    for name, values in results.items():
+        lines.append(f"| {name} | " + " | ".join(f"{values[metric]:.3f}" for metric in METRICS) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _measured(config: TrainConfig, path: Path) -> dict[str, float]:
+    model = checkpoints.load(path)
+    rate = model.config.sample_rate
+    crops = validation_audio(config.data, sample_rate=rate, seed=config.seed)
+    reconstruct = jax.jit(lambda audio: model.decode(model.encode(audio).mean))
+    reconstructions = np.concatenate([np.asarray(reconstruct(crop[None])) for crop in crops])
+    return mean_metrics(crops, reconstructions, rate)
+
+
+def main(workdir: Path) -> None:
+    """Runs the bundled config, prints the table and keeps the figures in `workdir/ablation.json`."""
+    enable_compilation_cache()
+    with resources.as_file(resources.files("earvae_jax.configs") / "train_ablation.json") as path:
+        config = TrainConfig.from_json(path)
+    results = ablation(config, workdir)
+    with replacing(workdir / "ablation.json") as temporary:
+        temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    sys.stdout.write(table(results))
+
+
+if __name__ == "__main__":
+    from earvae_jax.huge_pages import restart_with_huge_pages
+
+    restart_with_huge_pages()
+    logging.set_verbosity(logging.INFO)
+    main(Path(sys.argv[1]))
