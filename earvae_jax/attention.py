@@ -96,6 +96,20 @@ def map_blocks(function: Callable[..., PyTree], x: Float[Array, "K B M *S"]) -> 
     return lax.map(lambda block: function(*block), (jnp.arange(x.shape[0]), x))
 
 
+def replace_blocks(
+    function: Callable[..., Array], x: Float[Array, "K B M *S"], count: Int[Array, ""]
+) -> Float[Array, "K B M *S"]:
+    """As `map_blocks` for the first `count` blocks, written over the old ones; it has no gradient.
+
+    No second array of the whole sequence is needed.
+    """
+
+    def body(index, x):
+        return lax.dynamic_update_index_in_dim(x, function(index, x[index]), index, axis=0)
+
+    return lax.fori_loop(0, count, body, x)
+
+
 def _scores(query: Float[Array, "B Q H D"], key: Float[Array, "B K H D"]) -> Float[Array, "B H Q K"]:
     wide = jnp.promote_types(query.dtype, jnp.float32)
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=wide)

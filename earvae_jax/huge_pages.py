@@ -6,6 +6,8 @@ import sys
 
 _VARIABLE = "GLIBC_TUNABLES"
 _TUNABLE = "glibc.malloc.hugetlb"
+# One arena for all threads: what one of them freed serves the others too.
+_ONE_ARENA = "glibc.malloc.arena_max=1"
 
 
 def restart_with_huge_pages() -> None:
@@ -18,5 +20,5 @@ def restart_with_huge_pages() -> None:
     tunables = os.environ.get(_VARIABLE, "")
     if _TUNABLE in tunables or platform.libc_ver()[0] != "glibc" or not os.access(sys.executable, os.X_OK):
         return
-    os.environ[_VARIABLE] = ":".join(filter(None, (tunables, f"{_TUNABLE}=1")))
+    os.environ[_VARIABLE] = ":".join(filter(None, (tunables, f"{_TUNABLE}=1", _ONE_ARENA)))
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

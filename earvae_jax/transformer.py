@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from earvae_jax.attention import BLOCK, attend, attention, blocks, joined, map_blocks
+from earvae_jax.attention import BLOCK, attend, attention, blocks, joined, map_blocks, replace_blocks
 from earvae_jax.config import TransformerConfig
 from earvae_jax.layers import Identity
 from earvae_jax.positions import LearnedEmbedding, RotaryEmbedding, SinusoidalEmbedding, rotate
@@ -69,11 +69,17 @@ class TransformerBlock(nnx.Module):
         return self._feed_forward(self._convolve(x, length), length)
 
     def in_blocks(
-        self, x: Float[Array, "K B M D"], rotary: RotaryEmbedding | None, length: Int[Array, "B"]
+        self,
+        x: Float[Array, "K B M D"],
+        rotary: RotaryEmbedding | None,
+        length: Int[Array, "B"],
+        *,
+        in_place: bool,
     ) -> Float[Array, "K B M D"]:
         """The same on a sequence cut by `attention.blocks`.
 
-        Keys and values of the whole sequence are kept; all else exists for a block at a time.
+        Keys and values of the whole sequence are kept; all else exists for a block at a time. `in_place`
+        saves a further array of the sequence and has no gradient.
         """
         size = x.shape[2]
 
@@ -88,7 +94,8 @@ class TransformerBlock(nnx.Module):
             return rows if whole else self._feed_forward(rows, None)
 
         keys, values = map_blocks(lambda *block: project(*block)[1:], x)
-        x = map_blocks(update, x)
+        used = -(-jnp.max(length) // size)
+        x = replace_blocks(update, x, used) if in_place else map_blocks(update, x)
         if self.conformer is not None:
             x = blocks(self._convolve(joined(x), length), size)
             if self.rowwise_ff:
@@ -108,7 +115,8 @@ class Transformer(nnx.Module):
     """Blocks without a mask: every latent of a file attends to all of them. Length: N.
 
     Where the array is longer than the file, `length` says how many latents of each item exist; the others
-    change nothing and come out undefined. Memory is linear in N.
+    change nothing and come out undefined. Memory is linear in N; a call `for_inference` takes less of it and
+    has no gradient.
     """
 
     def __init__(self, dim: int, config: TransformerConfig, *, rngs: nnx.Rngs | None):
@@ -122,7 +130,7 @@ class Transformer(nnx.Module):
             self.pos_emb = None
 
     def __call__(
-        self, x: Float[Array, "B N D"], length: Int[Array, "B"] | None = None
+        self, x: Float[Array, "B N D"], length: Int[Array, "B"] | None = None, *, for_inference: bool = False
     ) -> Float[Array, "B N D"]:
         batch, size, _ = x.shape
         x = self.embed(x)
@@ -133,7 +141,7 @@ class Transformer(nnx.Module):
         length = jnp.full((batch,), size, jnp.int32) if length is None else length
         x = blocks(x, BLOCK)
         for layer in self.layers:
-            x = layer.in_blocks(x, self.rotary_pos_emb, length)
+            x = layer.in_blocks(x, self.rotary_pos_emb, length, in_place=for_inference)
         return joined(x)[:, :size]
 
     def embed(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:

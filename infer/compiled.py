@@ -85,6 +85,7 @@ class CompiledModel:
             size = min(size, transformer.abs_pos_emb_max_length)
         padded = np.zeros((1, size, latents.shape[1]), np.float32)
         padded[0, :count] = latents
+        del latents
         with self._matmul_precision():
             values = jax.device_put(padded, self.devices[0])
             del padded  # an hour of latents is 40 MB
@@ -118,7 +119,7 @@ class CompiledModel:
 
     def _transform_sequence(self, weights, latents, length):
         transformer = nnx.merge(self._transformer, weights)
-        return transformer(latents.astype(self._dtype), length).astype(jnp.float32)
+        return transformer(latents.astype(self._dtype), length, for_inference=True).astype(jnp.float32)
 
     def _matmul_precision(self) -> contextlib.AbstractContextManager:
         if self._precision is None:

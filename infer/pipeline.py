@@ -229,16 +229,21 @@ class _Progress:
             self.task.name,
         )
 
-    def _decode(self) -> None:
+    def _take_values(self) -> Float[np.ndarray, "N D"]:
+        """What is decoded; only the length, rate and channels of the audio are kept from here on."""
         latents = self.encoded
         values = latents.mean
         if self.task.latent == "sample":
             noise = self._codec.noise(values.shape, self.task.seed, latents.name)
             values = values + latents.std * noise
-        # From here on only the audio's length, rate and channels are needed of the latents.
         nothing = np.zeros((0, values.shape[1]), np.float32)
-        self.encoded = latents = dataclasses.replace(latents, mean=nothing, std=nothing)
-        values = self._codec.compiled.transform(values)
+        self.encoded = dataclasses.replace(latents, mean=nothing, std=nothing)
+        return values
+
+    def _decode(self) -> None:
+        # Without a name here, so that `transform` can let go of the latents: an hour of them is 40 MB.
+        values = self._codec.compiled.transform(self._take_values())
+        latents = self.encoded
 
         def write(blocks):
             self.task.write(self._codec.to_output(blocks, latents), latents)
