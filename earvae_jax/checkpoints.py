@@ -11,6 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.flax
 
+from earvae_jax import demo
 from earvae_jax.atomic import replacing
 from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError
@@ -18,7 +19,6 @@ from earvae_jax.parameters import build, differences, expected_arrays, fingerpri
 from earvae_jax.vae import EarVAE
 
 FORMAT_VERSION = 1
-DEMO_MODEL = Path(__file__).parent / "demo" / "demo_44k.safetensors"
 _KEY = "earvae_jax"  # of the metadata inside both kinds of file
 _FOREIGN = (
     "{path}: not a checkpoint of this project; for PyTorch weights run: earvae convert from-torch {path} DIR"
@@ -48,11 +48,16 @@ def save(
     model: EarVAE,
     *,
     provenance: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
     overwrite: bool = False,
 ) -> CheckpointInfo:
     """Writes the model to a directory (Orbax) or, where the name ends in .safetensors, to one file.
 
     Nothing stands under the final name before it is whole.
+
+    Args:
+      dtype: "float32", or for a file of half the size "bfloat16", which rounds the weights; they are float32
+        again when loaded, and the fingerprint is that of the rounded ones.
 
     Raises:
       UserError: something stands at `path` and `overwrite` is false, or the folder cannot be written.
@@ -60,13 +65,16 @@ def save(
     path = Path(path)
     if path.exists() and not overwrite:
         raise UserError(f"{path}: exists already; choose another name or pass --overwrite")
-    arrays = named_arrays(model)
+    if dtype != "float32" and path.suffix != ".safetensors":
+        raise ValueError("only a .safetensors file can hold another dtype than float32")
+    stored = {name: array.astype(dtype) for name, array in named_arrays(model).items()}
+    arrays = {name: array.astype(np.float32) for name, array in stored.items()}
     info = CheckpointInfo(model.config, fingerprint(arrays), dict(provenance or {}))
     try:
         with replacing(path) as temporary:
             if path.suffix == ".safetensors":
                 metadata = {_KEY: json.dumps(info.to_dict())}
-                safetensors.flax.save_file(arrays, str(temporary), metadata=metadata)
+                safetensors.flax.save_file(stored, str(temporary), metadata=metadata)
             else:
                 from orbax.checkpoint import v1 as ocp
 
@@ -96,7 +104,7 @@ def load_with_info(path: str | Path | None = None) -> tuple[EarVAE, CheckpointIn
     else:
         info = _info(path, _file_metadata(path))
         arrays = safetensors.flax.load_file(str(path))
-        # The file may hold the arrays in a narrower type to be small; the model is float32.
+        # The file may hold the arrays as bfloat16; the model is float32.
         arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
     try:
         return build(info.config, arrays), info
@@ -133,11 +141,11 @@ _DAMAGE = (ValueError, OSError, KeyError, TypeError, RuntimeError)
 
 def _existing(path: str | Path | None) -> Path:
     if path is None:
-        if not DEMO_MODEL.exists():
+        if not demo.MODEL.exists():
             raise UserError(
                 "no checkpoint given, and this installation holds no demo model: pass --checkpoint"
             )
-        return DEMO_MODEL
+        return demo.MODEL
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint")

@@ -2,6 +2,12 @@
 
 import argparse
 
+_DEMO_MODEL = (
+    "no --checkpoint given: this is the bundled demo model, small and trained on synthetic music. "
+    "For real quality convert the published weights:\n  earvae convert from-torch "
+    "hf://earlab/EAR_VAE/pretrained_weight/ear_vae_44k.pyt checkpoints/ear_vae_44k"
+)
+
 
 def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, on which devices, how."""
@@ -29,7 +35,9 @@ def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
 def open_codec(arguments: argparse.Namespace):
     """The codec that the flags describe."""
     import jax
+    from absl import logging
 
+    from earvae_jax import demo
     from earvae_jax.compilation_cache import enable_compilation_cache
     from earvae_jax.errors import UserError
 
@@ -41,6 +49,8 @@ def open_codec(arguments: argparse.Namespace):
         if arguments.devices > len(devices):
             raise UserError(f"--devices {arguments.devices}: this machine has {len(devices)}")
         devices = devices[: arguments.devices]
+    if arguments.checkpoint is None and demo.MODEL.exists():
+        logging.info("%s", _DEMO_MODEL)
     return Codec.load(
         arguments.checkpoint, dtype=arguments.dtype, batch_size=arguments.batch_size, devices=devices
     )

@@ -9,7 +9,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command."""
     from earvae_jax.processes import add_arguments as add_process_arguments
 
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="audio files and folders of them")
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="audio files and folders of them; default: a clip that comes with the package",
+    )
     parser.add_argument("--output-dir", default="results", metavar="DIR", help="default: results")
     parser.add_argument(
         "--report",
@@ -26,6 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Reconstructs every file; the exit status is that of the contract."""
     import functools
 
+    from absl import logging
+
+    from earvae_jax import demo
     from earvae_jax.audio_files import AudioReader, find_audio
     from earvae_jax.errors import UserError
     from earvae_jax.processes import join
@@ -35,8 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
     from .pipeline import Task
 
     if not arguments.inputs:
-        raise UserError("no audio given: earvae reconstruct FILE_OR_FOLDER …")
-    found = find_audio(arguments.inputs)
+        if not demo.CLIP.exists():
+            raise UserError("no audio given: earvae reconstruct FILE_OR_FOLDER …")
+        logging.info("no audio given: this is the bundled clip of synthetic music")
+    found = find_audio(arguments.inputs or [demo.CLIP])
     output_dir = writable_folder(arguments.output_dir)
     process, processes = join(arguments)
     if arguments.report and processes > 1:
