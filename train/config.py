@@ -99,7 +99,7 @@ class TrainConfig:
     steps: int  # optimizer steps of the whole run
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
     kl_weight: float = 1e-4  # of the KL divergence in the objective
-    # Of random weights: torch's, as published, or one with which a small model is heard after minutes.
+    # Of random weights: torch's, as published, or one that passes a signal on undamped.
     initialization: typing.Literal["torch", "variance_preserving"] = "torch"
     adversarial: AdversarialConfig | None = None  # none: no discriminator
     data: DataConfig = DataConfig()

@@ -1,4 +1,4 @@
-"""How a model's weights start, where torch's own initialisation would learn too slowly."""
+"""How a model's weights start, where torch's own initialisation would damp the signal."""
 
 import math
 
@@ -18,8 +18,7 @@ def preserve_variance(model: EarVAE) -> None:
     """Sets gains and biases outside of the residual units so that a signal passes the network undamped.
 
     Torch's initialisation makes each convolution's output a third as strong (in variance) as its input; after
-    the dozen between audio and audio little more than the biases is left, and thousands of steps go by before
-    anything is heard.
+    the dozen between audio and audio little more than the biases is left.
     """
     residual = {
         id(conv)

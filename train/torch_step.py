@@ -85,6 +85,7 @@ class TorchStep:
 
     def __init__(self, config: TrainConfig, generator: torch_model.TorchEarVAE, judges: nn.ModuleList):
         self.config, self.generator, self.judges = config, generator, judges
+        self._objective = torch_objective(config.objective, config.model_config.sample_rate)
 
     def losses(self, audio: torch.Tensor, noise: torch.Tensor) -> dict[str, torch.Tensor]:
         """Every term, the generator's loss and the discriminator's; of `[B, C, T]` and `[B, D, N]`."""
@@ -136,7 +137,7 @@ class TorchStep:
         """
         config = self.config
         prediction, kl = self.generator(audio, noise)
-        loss = torch_objective(config.objective, config.model_config.sample_rate)(prediction, audio)
+        loss = self._objective(prediction, audio)
         loss = loss + config.objective.waveform * (prediction - audio).abs().mean() + config.kl_weight * kl
         if judge_optimizer is not None:
             with torch.no_grad():
