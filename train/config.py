@@ -99,8 +99,8 @@ class TrainConfig:
     steps: int  # optimizer steps of the whole run
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
     kl_weight: float = 1e-4  # of the KL divergence in the objective
-    # Of random weights: torch's, as published, or one that passes a signal on undamped.
-    initialization: typing.Literal["torch", "variance_preserving"] = "torch"
+    # Of new weights: torch's, as published, or a cosine transform of blocks and its inverse.
+    initialization: typing.Literal["torch", "block_transform"] = "torch"
     adversarial: AdversarialConfig | None = None  # none: no discriminator
     data: DataConfig = DataConfig()
     seed: int = 0  # of the initial weights, the sampling noise, the crops and the synthetic music

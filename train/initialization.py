@@ -1,47 +1,117 @@
-"""How a model's weights start, where torch's own initialisation would damp the signal."""
+"""How a model's weights start, where torch's own initialisation would have to be unlearned first."""
 
 import math
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jaxtyping import Float
+from scipy import fft
 
-from earvae_jax.layers import Conv, ConvTranspose
-from earvae_jax.oobleck import ResidualUnit
+from earvae_jax.errors import UserError
+from earvae_jax.layers import Conv, ConvTranspose, SnakeBeta
+from earvae_jax.oobleck import DecoderBlock, EncoderBlock, ResidualUnit
 from earvae_jax.vae import EarVAE
 
-_RESIDUAL_GAIN = 0.2  # of the convolutions that end the residual units, thirty in a row
+_RESIDUAL_GAIN = 0.1  # of the convolutions that end the residual units, thirty in a row
+_SNAKE_BETA = 2.0  # sin² is added with e^−2: close to linear for music's amplitudes
+_OTHERS = 0.3  # amplitude of the random channels beside the transform's, against the signal
+_NEXT_TO_NOTHING = 0.01  # a gain of zero would leave its direction without a gradient
 _STD = 0.05  # of the latents: the decoder hears more signal than noise from the first step on
-_OUTPUT_GAIN = 0.05  # of the last convolution: the residual units add up, and music is not of unit variance
 
 
-def preserve_variance(model: EarVAE) -> None:
-    """Sets gains and biases outside of the residual units so that a signal passes the network undamped.
+def start_as_transform(model: EarVAE) -> None:
+    """Sets the weights so that the model begins as an orthogonal block transform and its inverse.
 
-    Torch's initialisation makes each convolution's output a third as strong (in variance) as its input; after
-    the dozen between audio and audio little more than the biases is left.
+    Torch's initialisation damps a signal until little more than the biases is left, and a random encoder
+    throws away what the decoder needs. Here each strided convolution begins as the cosine transform (DCT-II)
+    of non-overlapping blocks of `stride` samples of each signal channel, the cascade keeps the lowest bands
+    as far as the channels reach, and the decoder's transposed convolutions hold the same numbers. Residual
+    units begin small, snakes nearly linear, channels that the transform does not need random. So training
+    starts from the lowest 1/16 or so of the spectrum, and all of it is free to change.
+
+    Raises:
+      UserError: a model that cannot be such a transform, without snake or with nearest-neighbour upsampling.
     """
-    residual = {
-        id(conv)
-        for _, unit in nnx.iter_modules(model)
-        if isinstance(unit, ResidualUnit)
-        for _, conv in nnx.iter_modules(unit)
-    }
-    for half in (model.encoder, model.decoder):
-        for _, conv in nnx.iter_modules(half):
-            if isinstance(conv, Conv) and id(conv) not in residual:
-                _, inputs, outputs = conv.direction.shape
-                # A gain belongs to an output and its whole fan-in, or, transposed, to an input.
-                transposed = isinstance(conv, ConvTranspose)
-                gain = math.sqrt(conv.stride * outputs / inputs) if transposed else 1.0
-                conv.gain.set_value(jnp.full_like(conv.gain[...], gain))
-                if conv.bias is not None:
-                    conv.bias.set_value(jnp.zeros_like(conv.bias[...]))
-    for _, unit in nnx.iter_modules(model):
-        if isinstance(unit, ResidualUnit):
-            *_, pointwise = unit.layers
+    config = model.config
+    snakes = config.encoder.use_snake and config.decoder.use_snake
+    narrow = min(config.encoder.widths[0], config.decoder.widths[0]) < config.io_channels
+    if config.decoder.use_nearest_upsample or narrow or not snakes:
+        raise UserError(
+            "initialization block_transform needs snake activations, transposed convolutions and at least "
+            f"{config.io_channels} channels: use torch"
+        )
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, ResidualUnit):
+            *_, pointwise = module.layers
             pointwise.gain.set_value(jnp.full_like(pointwise.gain[...], _RESIDUAL_GAIN))
-    last = [layer for layer in model.decoder.layers if isinstance(layer, Conv)][-1]
-    last.gain.set_value(jnp.full_like(last.gain[...], _OUTPUT_GAIN))
-    bias = model.encoder.layers[-1].bias
-    scale = math.log(math.expm1(_STD))  # its softplus is the deviation
-    bias.set_value(bias[...].at[model.config.latent_dim :].set(scale))
+        if isinstance(module, SnakeBeta):
+            module.beta.set_value(jnp.full_like(module.beta[...], _SNAKE_BETA))
+        if isinstance(module, Conv) and module.bias is not None:
+            module.bias.set_value(jnp.zeros_like(module.bias[...]))
+
+    first_in, *_, last_in = model.encoder.layers
+    first_out, *_, last_out = (layer for layer in model.decoder.layers if isinstance(layer, Conv))
+    down = [block.layers[-1] for block in model.encoder.layers if isinstance(block, EncoderBlock)]
+    up = [block.layers[1] for block in model.decoder.layers if isinstance(block, DecoderBlock)]
+    signal = config.io_channels
+    _pass_on(first_in, signal)
+    _pass_on(last_out, signal)
+    for downsample, upsample in zip(down, reversed(up), strict=True):
+        # The transposed kernel is [width, coefficients, samples].
+        room = min(downsample.direction.shape[2], upsample.direction.shape[1])
+        transform = _block_transform(signal, config.io_channels, downsample.stride)[..., :room]
+        _embed(downsample, transform)
+        _embed(upsample, transform.swapaxes(1, 2))
+        signal = transform.shape[2]
+    latents = min(signal, config.latent_dim)
+    _pass_on(last_in, latents)
+    _pass_on(first_out, latents)
+    # What no latent says begins as silence, and the second half of the encoder's output is the scale, whose
+    # softplus is the deviation.
+    for conv in (last_in, first_out):
+        conv.gain.set_value(conv.gain[...].at[latents:].set(_NEXT_TO_NOTHING))
+    if last_in.bias is not None:
+        last_in.bias.set_value(last_in.bias[...].at[config.latent_dim :].set(math.log(math.expm1(_STD))))
+
+
+def _block_transform(signal: int, audio_channels: int, stride: int) -> Float[np.ndarray, "stride in out"]:
+    """The DCT-II of blocks of each of `signal` channels, coefficients in the order of frequency.
+
+    Channels are bands of the transforms before, lowest first, each with all audio channels. In every other
+    band the spectrum is upside down.
+    """
+    cosines = fft.dct(np.eye(stride), axis=0, norm="ortho")  # [frequency, time]
+    kernel = np.zeros((stride, signal, stride * signal), np.float32)
+    for channel in range(signal):
+        band, audio_channel = divmod(channel, audio_channels)
+        for frequency in range(stride):
+            place = frequency if band % 2 == 0 else stride - 1 - frequency
+            output = (band * stride + place) * audio_channels + audio_channel
+            kernel[:, channel, output] = cosines[frequency]
+    return kernel
+
+
+def _pass_on(conv: Conv, channels: int) -> None:
+    """The first channels go through as they are."""
+    _embed(conv, np.eye(channels, dtype=np.float32)[None])
+
+
+def _embed(conv: Conv, kernel: Float[np.ndarray, "K I O"]) -> None:
+    """Puts a kernel into a convolution's first channels, at the taps that padding makes the block's own.
+
+    Outputs of these channels hear nothing else. The random rest of the kernel is scaled to pass on a signal's
+    variance, times `_OTHERS`.
+    """
+    taps, inputs, outputs = kernel.shape
+    random = conv.direction[...]
+    width, all_inputs, _ = random.shape
+    # In how many products an output adds up; a transposed convolution's taps fall on `stride` different ones.
+    terms = width * all_inputs / (conv.stride if isinstance(conv, ConvTranspose) else 1)
+    start = conv.padding if taps > 1 else width // 2
+    whole = random * (_OTHERS / (jnp.std(random) * math.sqrt(terms)))
+    whole = whole.at[..., :outputs].set(0)
+    whole = whole.at[start : start + taps, :inputs, :outputs].set(kernel)
+    others = tuple(axis for axis in range(3) if axis != conv._gain_axis)
+    conv.direction.set_value(whole)
+    conv.gain.set_value(jnp.sqrt(jnp.sum(jnp.square(whole), axis=others)))

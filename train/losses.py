@@ -35,12 +35,18 @@ __all__ = [
 
 # The sizes of the neighbouring Oobleck recipe (stable-audio-tools); εar-VAE's own are unpublished.
 STFT_SIZES = (2048, 1024, 512, 256, 128, 64, 32)
+_LOWEST_LEVEL = 1e-3  # −60 dB: near silence is not blown up
 
 
 def waveform_loss(prediction: Float[Array, "B T C"], target: Float[Array, "B T C"]) -> Float[Array, ""]:
-    """Mean absolute difference of the samples."""
+    """Energy of the difference relative to the target's: ‖prediction − target‖² / ‖target‖², mean over items.
+
+    The reciprocal of the signal-to-distortion ratio. Targets quieter than −60 dB count as that loud.
+    """
     _check_shapes(prediction, target)
-    return jnp.mean(jnp.abs(prediction.astype(jnp.float32) - target.astype(jnp.float32)))
+    prediction, target = prediction.astype(jnp.float32), target.astype(jnp.float32)
+    error = jnp.mean(jnp.square(prediction - target), axis=(1, 2))
+    return jnp.mean(error / jnp.maximum(jnp.mean(jnp.square(target), axis=(1, 2)), _LOWEST_LEVEL**2))
 
 
 def multi_resolution_stft_loss(

@@ -17,7 +17,7 @@ from earvae_jax.vae import EarVAE
 from . import losses
 from .config import TrainConfig
 from .discriminator import Discriminator
-from .initialization import preserve_variance
+from .initialization import start_as_transform
 from .objective import reconstruction_objective
 from .optimizer import build_optimizer, learning_rate
 
@@ -57,8 +57,8 @@ class Trainer:
 
     def _build_model(self) -> EarVAE:
         model = EarVAE(self.model_config, rngs=nnx.Rngs(jax.random.key(self.config.seed)))
-        if self.config.initialization == "variance_preserving":
-            preserve_variance(model)
+        if self.config.initialization == "block_transform":
+            start_as_transform(model)
         return model
 
     def _build_discriminator(self) -> Discriminator:

@@ -93,7 +93,7 @@ class TorchStep:
         prediction, kl = self.generator(audio, noise)
         rate = config.model_config.sample_rate
         terms = {name: _term(config.objective, name, rate)(prediction, audio) for name in TERMS}
-        terms["waveform"] = (prediction - audio).abs().mean()
+        terms["waveform"] = _relative_error(prediction, audio)
         loss = sum(getattr(config.objective, name) * value for name, value in terms.items())
         terms["kl"] = kl
         real = [judge(audio) for judge in self.judges]
@@ -138,7 +138,7 @@ class TorchStep:
         config = self.config
         prediction, kl = self.generator(audio, noise)
         loss = self._objective(prediction, audio)
-        loss = loss + config.objective.waveform * (prediction - audio).abs().mean() + config.kl_weight * kl
+        loss = loss + config.objective.waveform * _relative_error(prediction, audio) + config.kl_weight * kl
         if judge_optimizer is not None:
             with torch.no_grad():
                 real_maps = [maps for _, maps in (judge(audio) for judge in self.judges)]
@@ -175,3 +175,8 @@ def _term(objective: ObjectiveConfig, name: str, sample_rate: int):
 
 def _mean(values: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack(values).mean()
+
+
+def _relative_error(prediction: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+    error = (prediction - audio).square().mean(dim=(1, 2))
+    return (error / audio.square().mean(dim=(1, 2)).clamp(min=1e-6)).mean()
