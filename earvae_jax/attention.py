@@ -30,21 +30,25 @@ def attention(
         scores = _scores(query, key) + _hidden(jnp.arange(size), length)
         weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
         return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
-    keys, values = blocks(key, block), blocks(value, block)
-    result = map_blocks(lambda _, rows: attend(rows, keys, values, length), blocks(query, block))
-    return joined(result)[:, :size]
+    keys_and_values = blocks(key, block), blocks(value, block)
+
+    def update(_, rows):
+        return attend(rows, lambda _, key_and_value: key_and_value, keys_and_values, length)
+
+    return joined(map_blocks(update, blocks(query, block)))[:, :size]
 
 
 def attend(
     query: Float[Array, "B M H D"],
-    keys: Float[Array, "K B M H D"],
-    values: Float[Array, "K B M H D"],
+    key_and_value: Callable[..., tuple[Float[Array, "B M H D"], Float[Array, "B M H D"]]],
+    sequence: PyTree[Float[Array, "K B M *S"]],
     length: Int[Array, "B"],
 ) -> Float[Array, "B M H D"]:
-    """One block of queries against every block of keys, of which the first `length` exist.
+    """One block of queries against every block of a sequence, of which the first `length` rows exist.
 
-    The online softmax of arXiv 1805.02867: a running maximum and sum, so that one block of scores is alive at
-    a time. Blocks behind the last existing key are passed over.
+    `key_and_value(index, block)` gives keys and values of a block when its turn comes, so that a layer need
+    not keep them for the whole sequence. The online softmax of arXiv 1805.02867: a running maximum and sum,
+    one block of scores alive at a time. Blocks behind the last existing row are passed over.
     """
     batch, size, heads, width = query.shape
     wide = jnp.promote_types(query.dtype, jnp.float32)
@@ -53,11 +57,13 @@ def attend(
         jnp.zeros((batch, heads, size), wide),
         jnp.zeros((batch, heads, size, width), wide),
     )
-    used = -(-jnp.max(length) // keys.shape[2])
+    count, _, rows = jax.tree.leaves(sequence)[0].shape[:3]
+    used = -(-jnp.max(length) // rows)
 
     def visit(carry, block):
-        index, key, value = block
         maximum, total, output = carry
+        index, rows = block
+        key, value = key_and_value(index, rows)
         scores = _scores(query, key) + _hidden(index * key.shape[1] + jnp.arange(key.shape[1]), length)
         # Every item has a first key, so the maximum is finite from the first block on.
         new = jnp.maximum(maximum, jnp.max(scores, axis=-1))
@@ -70,7 +76,7 @@ def attend(
     def step(carry, block):
         return lax.cond(block[0] < used, visit, lambda carry, _: carry, carry, block), None
 
-    (_, total, output), _ = lax.scan(step, start, (jnp.arange(keys.shape[0]), keys, values))
+    (_, total, output), _ = lax.scan(step, start, (jnp.arange(count), sequence))
     return (output / total[..., None]).swapaxes(1, 2).astype(query.dtype)
 
 
@@ -94,20 +100,6 @@ def map_blocks(function: Callable[..., PyTree], x: Float[Array, "K B M *S"]) -> 
     """
     function = jax.checkpoint(function)
     return lax.map(lambda block: function(*block), (jnp.arange(x.shape[0]), x))
-
-
-def replace_blocks(
-    function: Callable[..., Array], x: Float[Array, "K B M *S"], count: Int[Array, ""]
-) -> Float[Array, "K B M *S"]:
-    """As `map_blocks` for the first `count` blocks, written over the old ones; it has no gradient.
-
-    No second array of the whole sequence is needed.
-    """
-
-    def body(index, x):
-        return lax.dynamic_update_index_in_dim(x, function(index, x[index]), index, axis=0)
-
-    return lax.fori_loop(0, count, body, x)
 
 
 def _scores(query: Float[Array, "B Q H D"], key: Float[Array, "B K H D"]) -> Float[Array, "B H Q K"]:

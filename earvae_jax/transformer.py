@@ -5,9 +5,10 @@ Module and attribute names are those of the published PyTorch code, so that weig
 
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jaxtyping import Array, Float, Int
 
-from earvae_jax.attention import BLOCK, attend, attention, blocks, joined, map_blocks, replace_blocks
+from earvae_jax.attention import BLOCK, attend, attention, blocks, joined, map_blocks
 from earvae_jax.config import TransformerConfig
 from earvae_jax.layers import Identity
 from earvae_jax.positions import LearnedEmbedding, RotaryEmbedding, SinusoidalEmbedding, rotate
@@ -63,46 +64,45 @@ class TransformerBlock(nnx.Module):
         rotary: RotaryEmbedding | None,
         length: Int[Array, "B"] | None = None,
     ) -> Float[Array, "B N D"]:
-        angles = None if rotary is None else rotary.angles(x.shape[1])
+        size = x.shape[1]
+        if size > BLOCK:
+            length = jnp.full((x.shape[0],), size, jnp.int32) if length is None else length
+            return joined(self.in_blocks(blocks(x, BLOCK), rotary, length))[:, :size]
+        angles = None if rotary is None else rotary.angles(size)
         query, key, value = self.self_attn.query_key_value(self.pre_norm(x), angles)
         x = x + self.self_attn.output(attention(query, key, value, length=length))
         return self._feed_forward(self._convolve(x, length), length)
 
     def in_blocks(
-        self,
-        x: Float[Array, "K B M D"],
-        rotary: RotaryEmbedding | None,
-        length: Int[Array, "B"],
-        *,
-        in_place: bool,
+        self, x: Float[Array, "K B M D"], rotary: RotaryEmbedding | None, length: Int[Array, "B"]
     ) -> Float[Array, "K B M D"]:
         """The same on a sequence cut by `attention.blocks`.
 
-        Keys and values of the whole sequence are kept; all else exists for a block at a time. `in_place`
-        saves a further array of the sequence and has no gradient.
+        Beside input and output all exists for a block at a time. Keys and values are computed again for each
+        block of queries: a few per cent more work than keeping them, and two arrays of the sequence less.
         """
         size = x.shape[2]
+        rowwise = self.conformer is None and self.rowwise_ff
 
         def project(index, rows):
             angles = None if rotary is None else rotary.angles(size, start=index * size)
             return self.self_attn.query_key_value(self.pre_norm(rows), angles)
 
         def update(index, rows):
-            query = project(index, rows)[0]
-            rows = rows + self.self_attn.output(attend(query, keys, values, length))
-            whole = self.conformer is not None or not self.rowwise_ff
-            return rows if whole else self._feed_forward(rows, None)
+            query, _, _ = project(index, rows)
+            attended = attend(query, lambda *block: project(*block)[1:], x, length)
+            rows = rows + self.self_attn.output(attended)
+            return self._feed_forward(rows, None) if rowwise else rows
 
-        keys, values = map_blocks(lambda *block: project(*block)[1:], x)
+        def pass_over(_, rows):
+            return rows
+
         used = -(-jnp.max(length) // size)
-        x = replace_blocks(update, x, used) if in_place else map_blocks(update, x)
-        if self.conformer is not None:
-            x = blocks(self._convolve(joined(x), length), size)
-            if self.rowwise_ff:
-                x = map_blocks(lambda _, rows: self._feed_forward(rows, None), x)
-        if not self.rowwise_ff:
-            x = blocks(self._feed_forward(joined(x), length), size)
-        return x
+        updated = map_blocks(lambda index, rows: lax.cond(index < used, update, pass_over, index, rows), x)
+        if rowwise:
+            return updated
+        whole = self._convolve(joined(updated), length)
+        return blocks(self._feed_forward(whole, length), size)
 
     def _convolve(self, x, length):
         return x if self.conformer is None else x + self.conformer(x, length)
@@ -115,8 +115,7 @@ class Transformer(nnx.Module):
     """Blocks without a mask: every latent of a file attends to all of them. Length: N.
 
     Where the array is longer than the file, `length` says how many latents of each item exist; the others
-    change nothing and come out undefined. Memory is linear in N; a call `for_inference` takes less of it and
-    has no gradient.
+    change nothing and come out undefined. Memory is linear in N.
     """
 
     def __init__(self, dim: int, config: TransformerConfig, *, rngs: nnx.Rngs | None):
@@ -130,19 +129,12 @@ class Transformer(nnx.Module):
             self.pos_emb = None
 
     def __call__(
-        self, x: Float[Array, "B N D"], length: Int[Array, "B"] | None = None, *, for_inference: bool = False
+        self, x: Float[Array, "B N D"], length: Int[Array, "B"] | None = None
     ) -> Float[Array, "B N D"]:
-        batch, size, _ = x.shape
         x = self.embed(x)
-        if size <= BLOCK:
-            for layer in self.layers:
-                x = layer(x, self.rotary_pos_emb, length)
-            return x
-        length = jnp.full((batch,), size, jnp.int32) if length is None else length
-        x = blocks(x, BLOCK)
         for layer in self.layers:
-            x = layer.in_blocks(x, self.rotary_pos_emb, length, in_place=for_inference)
-        return joined(x)[:, :size]
+            x = layer(x, self.rotary_pos_emb, length)
+        return x
 
     def embed(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
         """The input with its positions added, where the config asks for that."""

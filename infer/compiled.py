@@ -53,9 +53,14 @@ class CompiledModel:
             self._each_device(mesh, functools.partial(self._decode_windows, decode)), compiler_options=options
         )
         if model.transformers is not None:
-            self._transformer, state = nnx.split(model.transformers)
-            self.transformer_weights = jax.device_put(state, self.devices[0])
-            self._transform = jax.jit(self._transform_sequence, donate_argnums=1)
+            # A call for each layer: between two only one array of the sequence is alive, and layers of one
+            # structure share a program.
+            rotary = model.transformers.rotary_pos_emb
+            split = [nnx.split((layer, rotary)) for layer in model.transformers.layers]
+            self._layers = [structure for structure, _ in split]
+            self.transformer_weights = jax.device_put([weights for _, weights in split], self.devices[0])
+            self._run_layer = jax.jit(self._transformer_layer, static_argnums=0)
+            self._embed = model.transformers.embed
 
     def encode(
         self, audio: Float[np.ndarray, "B T C"], start: Int[np.ndarray, "B"], stop: Int[np.ndarray, "B"]
@@ -83,14 +88,21 @@ class CompiledModel:
                     f"{transformer.abs_pos_emb_max_length} of this model: cut the audio into shorter files"
                 )
             size = min(size, transformer.abs_pos_emb_max_length)
-        padded = np.zeros((1, size, latents.shape[1]), np.float32)
+        block = min(size, BLOCK)
+        rows = -(-size // block) * block
+        padded = np.zeros((1, rows, latents.shape[1]), np.float32)
         padded[0, :count] = latents
-        del latents
+        del latents  # an hour of them is 40 MB, and so is each array of the sequence below
+        if transformer.use_abs_pos_emb or transformer.use_sinusoidal_emb:
+            padded[:, :size] = self._embed(padded[:, :size])
+        length = np.asarray([count], np.int32)
         with self._matmul_precision():
-            values = jax.device_put(padded, self.devices[0])
-            del padded  # an hour of latents is 40 MB
-            result = self._transform(self.transformer_weights, values, np.asarray([count], np.int32))
-        return np.asarray(result)[0, :count]
+            values = jax.device_put(padded.reshape(-1, 1, block, padded.shape[-1]), self.devices[0])
+            del padded
+            for structure, weights in zip(self._layers, self.transformer_weights, strict=True):
+                values = self._run_layer(structure, weights, values, length)
+                values.block_until_ready()  # before the next call asks for memory
+        return np.asarray(values).reshape(rows, -1)[:count]
 
     @staticmethod
     def _each_device(mesh: Mesh, function):
@@ -117,9 +129,15 @@ class CompiledModel:
     def _decode_windows(self, decode, weights, latents, start, stop):
         return decode(weights, latents.astype(self._dtype), Extent(start, stop)).astype(jnp.float32)
 
-    def _transform_sequence(self, weights, latents, length):
-        transformer = nnx.merge(self._transformer, weights)
-        return transformer(latents.astype(self._dtype), length, for_inference=True).astype(jnp.float32)
+    def _transformer_layer(self, structure, weights, values, length):
+        """One layer over a sequence in blocks; a single block is computed at once."""
+        layer, rotary = nnx.merge(structure, weights)
+        values = values.astype(self._dtype)
+        if len(values) == 1:
+            values = layer(values[0], rotary, length)[None]
+        else:
+            values = layer.in_blocks(values, rotary, length)
+        return values.astype(jnp.float32)
 
     def _matmul_precision(self) -> contextlib.AbstractContextManager:
         if self._precision is None:

@@ -103,6 +103,25 @@ def test_long_sequences_and_short_ones_are_one_function(name, monkeypatch):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=ATTENTION * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_the_codec_runs_the_same_transformer(name, monkeypatch):
+    """Layer by layer, padded to a few lengths and in blocks: what comes out is the module's answer."""
+    from earvae_jax import transformer
+    from earvae_jax.infer import compiled
+
+    config = small_models.config((2,), latent_dim=32, transformer=TRANSFORMERS[name])
+    model = small_models.model(config)
+    codec = compiled.CompiledModel(model)
+    for size in (1, 40, 70):
+        x = np.random.default_rng(size).standard_normal((size, 32), np.float32)
+        expected = np.asarray(model.transformers(x[None]))[0]
+        for block in (compiled.BLOCK, BLOCK):
+            monkeypatch.setattr(compiled, "BLOCK", block)
+            actual = codec.transform(x)
+            assert actual.shape == x.shape
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=ATTENTION * np.abs(expected).max())
+
+
 MEMORY = """
 import re, pathlib, numpy as np, jax, small_models
 from earvae_jax.config import TransformerConfig

@@ -194,7 +194,7 @@ def test_many_lengths_compile_a_handful_of_programs():
         codec.reconstruct(np.zeros((samples, 2), np.float32))
     compiled = codec.compiled
     assert compiled._encode._cache_size() <= 2 and compiled._decode._cache_size() <= 2
-    assert compiled._transform._cache_size() <= 3
+    assert compiled._run_layer._cache_size() <= 3
 
 
 def test_latents_are_cut_where_they_stand():
