@@ -132,28 +132,28 @@ class TorchStep:
     ) -> None:
         """A whole step as one would write it for speed; without `judge_optimizer` no adversarial terms.
 
-        The objective's terms share their transforms; the discriminator judges the reconstruction once for
-        each of the two losses.
+        The objective's terms share their transforms; the discriminator judges the recording once,
+        and the reconstruction once for each of the two losses.
         """
         config = self.config
         prediction, kl = self.generator(audio, noise)
         loss = self._objective(prediction, audio)
         loss = loss + config.objective.waveform * _relative_error(prediction, audio) + config.kl_weight * kl
         if judge_optimizer is not None:
-            with torch.no_grad():
-                real_maps = [maps for _, maps in (judge(audio) for judge in self.judges)]
+            real = [judge(audio) for judge in self.judges]
             fake = [judge(prediction) for judge in self.judges]
             matching = [
-                _mean([(r - f).abs().mean() for r, f in zip(rs, fs, strict=True)])
-                for rs, (_, fs) in zip(real_maps, fake, strict=True)
+                _mean([(r.detach() - f).abs().mean() for r, f in zip(rs, fs, strict=True)])
+                for (_, rs), (_, fs) in zip(real, fake, strict=True)
             ]
             loss = loss + config.adversarial.weight * _mean([(1 - j).square().mean() for j, _ in fake])
             loss = loss + config.adversarial.feature_matching_weight * _mean(matching)
         _descend(loss, self.generator, generator_optimizer, config.optimizer.clip_norm)
         if judge_optimizer is not None:
-            real = [judge(audio)[0] for judge in self.judges]
             fake = [judge(prediction.detach())[0] for judge in self.judges]
-            losses = [(1 - r).square().mean() + f.square().mean() for r, f in zip(real, fake, strict=True)]
+            losses = [
+                (1 - r).square().mean() + f.square().mean() for (r, _), f in zip(real, fake, strict=True)
+            ]
             _descend(_mean(losses), self.judges, judge_optimizer, config.adversarial.optimizer.clip_norm)
 
 
