@@ -1,11 +1,11 @@
 """The `earvae` script, and `python -m earvae_jax`."""
 
-from earvae_jax.huge_pages import restart_with_huge_pages
+from earvae_jax.malloc_settings import restart_with_malloc_settings
 
 
 def script() -> None:
     """Runs the command line in a process set up for large arrays."""
-    restart_with_huge_pages()
+    restart_with_malloc_settings()
     from earvae_jax.command import main  # not before: its imports would be made twice
 
     main()

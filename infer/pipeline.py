@@ -12,6 +12,7 @@ from earvae_jax.audio_files import Resampler, to_channels
 from earvae_jax.errors import UserError
 
 from .cutting import Cut
+from .gathered import Gathered
 from .latents import Latents
 from .threads import Writer, prefetched
 
@@ -159,7 +160,9 @@ class _Progress:
         self.encoded: Latents | None = None
         self.waiting = 0  # windows on their way
         self.finished = False
-        self._parts: dict[int, tuple[np.ndarray, ...]] = {}
+        self._mean, self._std = Gathered(), Gathered()
+        self._decoded: dict[int, tuple[np.ndarray, int]] = {}  # windows that wait for one before them
+        self._needs_std = task.keep is not None or task.latent == "sample"
         self._writer: Writer | None = None
         self._decoding = False
         self._written_to = 0  # latent up to which decoded audio went to the writer
@@ -194,8 +197,9 @@ class _Progress:
         kept = slice(window.keep_from - window.start, window.keep_to - window.start)
         if self.error is None:
             mean, std = result
-            needs_std = self.task.keep is not None or self.task.latent == "sample"
-            self._parts[window.keep_from] = (mean[kept].copy(), std[kept].copy() if needs_std else None)
+            self._mean.put(window.keep_from, mean[kept])
+            if self._needs_std:
+                self._std.put(window.keep_from, std[kept])
 
     def close(self) -> None:
         """Waits for the writer."""
@@ -214,14 +218,10 @@ class _Progress:
             self._writer.abandon()
 
     def _join(self) -> Latents:
-        parts = [self._parts[key] for key in sorted(self._parts)]
-        self._parts.clear()
-        mean = np.concatenate([mean for mean, _ in parts])
-        std = np.concatenate([std for _, std in parts]) if parts[0][1] is not None else None
         end = self.end
         return Latents(
-            mean,
-            std,
+            self._mean.take(),
+            self._std.take() if self._needs_std else None,
             end.sample_rate,
             end.samples,
             end.channels,
@@ -259,9 +259,9 @@ class _Progress:
         self.waiting -= 1
         window, ratio = cut.window, self._codec.config.downsampling_ratio
         kept = audio[(window.keep_from - window.start) * ratio : (window.keep_to - window.start) * ratio]
-        self._parts[window.keep_from] = (kept.copy(), window.keep_to)
-        while self._written_to in self._parts:
-            block, self._written_to = self._parts.pop(self._written_to)
+        self._decoded[window.keep_from] = (kept.copy(), window.keep_to)
+        while self._written_to in self._decoded:
+            block, self._written_to = self._decoded.pop(self._written_to)
             if self._writer.error is None:
                 self._writer.put(block)
 
@@ -269,4 +269,4 @@ class _Progress:
         if not isinstance(error, UserError):
             raise error
         self.error = error
-        self._parts.clear()
+        self._decoded.clear()

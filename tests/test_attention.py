@@ -106,7 +106,6 @@ def test_long_sequences_and_short_ones_are_one_function(name, monkeypatch):
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_the_codec_runs_the_same_transformer(name, monkeypatch):
     """Layer by layer, padded to a few lengths and in blocks: what comes out is the module's answer."""
-    from earvae_jax import transformer
     from earvae_jax.infer import compiled
 
     config = small_models.config((2,), latent_dim=32, transformer=TRANSFORMERS[name])

@@ -1,4 +1,4 @@
-"""A model that starts as a block transform passes the lowest bands on; torch's start passes next to nothing."""
+"""A model that starts as a block transform passes the lowest bands on."""
 
 import dataclasses
 import json

@@ -1,8 +1,8 @@
 """What each part of the objective is worth: `python -m earvae_jax.train.ablation WORKDIR`.
 
-Trains by the demo's recipe (`configs/train_demo.json`) on a tenth of its budget, once with the whole objective
-and once without each part, from the same seed on the same crops, and measures all of them on the same held-out music.
-Interrupted, the same command continues.
+Trains by the demo's recipe (`configs/train_demo.json`) on a tenth of its budget, once with the whole
+objective and once without each part, from the same seed on the same crops, and measures all of them on the
+same held-out music. Interrupted, the same command continues.
 """
 
 import dataclasses
@@ -95,8 +95,8 @@ def main(workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    from earvae_jax.huge_pages import restart_with_huge_pages
+    from earvae_jax.malloc_settings import restart_with_malloc_settings
 
-    restart_with_huge_pages()
+    restart_with_malloc_settings()
     logging.set_verbosity(logging.INFO)
     main(Path(sys.argv[1]))

@@ -142,7 +142,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from earvae_jax.huge_pages import restart_with_huge_pages
+    from earvae_jax.malloc_settings import restart_with_malloc_settings
 
-    restart_with_huge_pages()
+    restart_with_malloc_settings()
     main()

@@ -1,4 +1,4 @@
-"""The script starts itself again with huge pages, once."""
+"""The script starts itself again with huge pages and one arena, once."""
 
 import os
 import subprocess
@@ -8,8 +8,8 @@ import pytest
 
 PROGRAM = """
 import os, sys
-from earvae_jax.huge_pages import restart_with_huge_pages
-restart_with_huge_pages()
+from earvae_jax.malloc_settings import restart_with_malloc_settings
+restart_with_malloc_settings()
 print(os.getpid(), os.environ["GLIBC_TUNABLES"], sys.argv[1:])
 """
 
