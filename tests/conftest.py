@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 _HERE = Path(__file__).parent
-_CACHE = tempfile.mkdtemp(prefix="earvae-test-cache-")
-os.environ["EARVAE_CACHE_DIR"] = _CACHE  # before anything compiles, and for every subprocess
+_IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ  # its environment is the first process's
+if not _IS_WORKER:  # before anything compiles, and for every subprocess
+    os.environ["EARVAE_CACHE_DIR"] = tempfile.mkdtemp(prefix="earvae-test-cache-")
 MODELS = ("tiny_44k", "tiny_48k", "options_elu_nearest_tanh", "options_transformer")
 
 
 def pytest_unconfigure(config):
-    shutil.rmtree(_CACHE, ignore_errors=True)
+    if not _IS_WORKER:
+        shutil.rmtree(os.environ["EARVAE_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -26,12 +26,12 @@ from .validation import mean_metrics
 
 # Changes of the recipe, as `earvae train --set` takes them.
 BUDGET = (
-    "steps=600",
-    "optimizer.cooldown_steps=200",
+    "steps=400",
+    "optimizer.cooldown_steps=130",
     "ema_decay=0.99",
     "data.validation_items=32",
     "log_every=100",
-    "validate_every=600",
+    "validate_every=400",
     "checkpoint_every=200",
 )
 VARIANTS = {
