@@ -74,7 +74,10 @@ def save(
         with replacing(path) as temporary:
             if path.suffix == ".safetensors":
                 metadata = {_KEY: json.dumps(info.to_dict())}
+                temporary.touch()
+                mode = temporary.stat().st_mode
                 safetensors.flax.save_file(stored, str(temporary), metadata=metadata)
+                temporary.chmod(mode)  # safetensors makes files that only their owner reads
             else:
                 from orbax.checkpoint import v1 as ocp
 

@@ -24,6 +24,14 @@ def pytest_unconfigure(config):
         shutil.rmtree(os.environ["EARVAE_CACHE_DIR"], ignore_errors=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once():
+    """What several tests compile is compiled once, also where the library leaves the cache to its caller."""
+    from earvae_jax.compilation_cache import enable_compilation_cache
+
+    enable_compilation_cache()
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Recordings of the published code on random weights; each folder: config, weights, inputs, outputs."""

@@ -198,3 +198,11 @@ def test_broken_values_are_counted(model):
     arrays = {name: np.array(array) for name, array in named_arrays(model).items()}
     arrays["encoder.layers.0.bias"][:2] = np.nan, np.inf
     assert non_finite(arrays) == {"encoder.layers.0.bias": 2}
+
+
+def test_others_may_read_what_is_saved(tmp_path, small_checkpoint):
+    """As far as the user's umask says so, like any other file."""
+    path, other = tmp_path / "model.safetensors", tmp_path / "other"
+    checkpoints.save(path, checkpoints.load(small_checkpoint))
+    other.touch()
+    assert path.stat().st_mode == other.stat().st_mode

@@ -262,7 +262,6 @@ def test_what_is_wrong_with_latents_is_named(earvae, small_checkpoint, checkpoin
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("reconstruct",), "no audio given"),
         (("reconstruct", "absent.wav"), "absent.wav: no such file or folder"),
         (("reconstruct", "{tmp}/empty"), "no audio files in"),
         (("reconstruct", "{wav}", "--checkpoint", "{tmp}/none"), "none: no such checkpoint"),

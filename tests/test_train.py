@@ -42,7 +42,7 @@ def state_of(workdir, config):
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        jax.eval_shape(Trainer(config).initial_state),
+        Trainer(config).state_shapes(),
     )
     state, _ = saves.restore(target)
     saves.close()

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from earvae_jax.convolution import weight_norm
 from earvae_jax.errors import UserError
+from earvae_jax.layers import uniform_param
 from earvae_jax.spectral import hann_window, stft
 
 _WIDE, _NARROW = (3, 9), (3, 3)  # kernels over (time, frequency)
@@ -37,19 +38,19 @@ class DiscriminatorConfig:
 class Conv2d(nnx.Module):
     """A convolution over (time, frequency) with weight norm and zero padding to the same size.
 
-    `[B, K, F, I]` to `[B, K, F, O]`; initialised as torch initialises `Conv2d`.
+    `[B, K, F, I]` to `[B, K, F, O]`, initialised as torch does; without `rngs` shapes alone.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, width: tuple[int, int], *, dilation: int = 1, rngs: nnx.Rngs
+        self, inputs: int, outputs: int, width: tuple[int, int], *, dilation: int = 1, rngs: nnx.Rngs | None
     ):
         self.dilation = dilation
         bound = (inputs * math.prod(width)) ** -0.5
-        shape = (*width, inputs, outputs)
-        direction = jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
-        self.direction = nnx.Param(direction)
-        self.gain = nnx.Param(jnp.sqrt(jnp.sum(jnp.square(direction), axis=(0, 1, 2))))
-        self.bias = nnx.Param(jax.random.uniform(rngs.params(), (outputs,), minval=-bound, maxval=bound))
+        self.direction = uniform_param((*width, inputs, outputs), bound, rngs)
+        self.gain = uniform_param((outputs,), 0.0, rngs)
+        if rngs is not None:
+            self.gain.set_value(jnp.sqrt(jnp.sum(jnp.square(self.direction[...]), axis=(0, 1, 2))))
+        self.bias = uniform_param((outputs,), bound, rngs)
 
     def __call__(self, x: Float[Array, "B K F I"]) -> Float[Array, "B K F O"]:
         kernel = weight_norm(self.gain[...], self.direction[...], axis=3).astype(x.dtype)
@@ -68,7 +69,7 @@ class Conv2d(nnx.Module):
 class STFTDiscriminator(nnx.Module):
     """Judges the complex spectrum of one resolution; real and imaginary parts of the channels are planes."""
 
-    def __init__(self, n_fft: int, channels: int, config: DiscriminatorConfig, *, rngs: nnx.Rngs):
+    def __init__(self, n_fft: int, channels: int, config: DiscriminatorConfig, *, rngs: nnx.Rngs | None):
         self.n_fft = n_fft
         filters = config.filters
         self.convs = nnx.List(
@@ -101,7 +102,7 @@ class STFTDiscriminator(nnx.Module):
 class Discriminator(nnx.Module):
     """One `STFTDiscriminator` per resolution."""
 
-    def __init__(self, config: DiscriminatorConfig, channels: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: DiscriminatorConfig, channels: int, *, rngs: nnx.Rngs | None):
         self.discriminators = nnx.List(
             [STFTDiscriminator(n_fft, channels, config, rngs=rngs) for n_fft in config.n_ffts]
         )

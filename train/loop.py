@@ -84,7 +84,7 @@ class _Run:
             return jax.tree.map(lambda leaf: _replicate(leaf, self.replicated), state)
         target = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.replicated),
-            jax.eval_shape(self.trainer.initial_state),
+            self.trainer.state_shapes(),
         )
         state, position = self.saves.restore(target)
         self.batches.set_state(dict(position.batches[jax.process_index()]))

@@ -47,11 +47,12 @@ class Trainer:
     def __init__(self, config: TrainConfig):
         self.config = config
         self.model_config = config.model_config
-        self._model, *_ = _split(nnx.eval_shape(lambda: self._build_model()))
+        # Without random numbers only shapes: `eval_shape` of a module being built takes many times as long.
+        self._model, *_ = _split(EarVAE(self.model_config, rngs=None))
         self._optimizer = build_optimizer(config.optimizer, config.steps)
         self._adversarial = config.adversarial
         if self._adversarial is not None:
-            self._discriminator, *_ = _split(nnx.eval_shape(lambda: self._build_discriminator()))
+            self._discriminator, *_ = _split(self._build_discriminator(None))
             discriminator_steps = max(config.steps - self._adversarial.start_step, 1)
             self._discriminator_optimizer = build_optimizer(self._adversarial.optimizer, discriminator_steps)
 
@@ -61,18 +62,29 @@ class Trainer:
             start_as_transform(model)
         return model
 
-    def _build_discriminator(self) -> Discriminator:
-        key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
-        channels = self.model_config.io_channels
-        return Discriminator(self._adversarial.discriminator, channels, rngs=nnx.Rngs(key))
+    def _build_discriminator(self, rngs: nnx.Rngs | None) -> Discriminator:
+        return Discriminator(self._adversarial.discriminator, self.model_config.io_channels, rngs=rngs)
 
     def initial_state(self, model: EarVAE | None = None) -> TrainState:
         """Before the first step; `model` instead of random weights starts a fine-tuning."""
         _, generator, constants = _split(self._build_model() if model is None else model)
-        discriminator = discriminator_optimizer = None
+        discriminator = None
         if self._adversarial is not None:
-            _, discriminator, _ = _split(self._build_discriminator())
-            discriminator_optimizer = self._discriminator_optimizer.init(discriminator)
+            key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
+            _, discriminator, _ = _split(self._build_discriminator(nnx.Rngs(key)))
+        return self._state(generator, constants, discriminator)
+
+    def state_shapes(self) -> TrainState:
+        """The state as shapes and types, for a checkpoint to be read into."""
+        _, generator, constants = _split(EarVAE(self.model_config, rngs=None))
+        discriminator = None
+        if self._adversarial is not None:
+            _, discriminator, _ = _split(self._build_discriminator(None))
+        return jax.eval_shape(self._state, generator, constants, discriminator)
+
+    def _state(
+        self, generator: Parameters, constants: Parameters, discriminator: Parameters | None
+    ) -> TrainState:
         zero = jnp.zeros((), jnp.int32)
         state = TrainState(
             step=zero,
@@ -83,7 +95,9 @@ class Trainer:
             average=generator,
             optimizer=self._optimizer.init(generator),
             discriminator=discriminator,
-            discriminator_optimizer=discriminator_optimizer,
+            discriminator_optimizer=(
+                None if discriminator is None else self._discriminator_optimizer.init(discriminator)
+            ),
         )
         # The step gives its input's buffers away: each leaf needs its own.
         return jax.tree.map(jnp.copy, state)
