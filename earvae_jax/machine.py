@@ -22,6 +22,11 @@ def describe() -> dict[str, str | int]:
     }
 
 
+def memory() -> int:
+    """Bytes of host memory that this process holds; 0 where the system does not tell."""
+    return _status("VmRSS") if Path("/proc/self/status").exists() else 0
+
+
 def memory_used_at_most(function: Callable[[], object]) -> int | None:
     """Bytes by which the process grows while `function` runs, at most; None where that is not told."""
     try:

@@ -1,13 +1,15 @@
 """Times training steps in JAX and torch: `python -m earvae_jax.train.step_benchmark`.
 
-Two sizes of model, each without and with the adversarial terms, float32, on synthetic noise; both sides take
-whole steps, AdamW included, in turns in one process. Torch runs eagerly.
+Two sizes of model, each without and with the adversarial terms, float32, on noise; both sides take whole
+steps, AdamW included, in turns in one process. Torch runs eagerly. Memory is measured in a process for each
+side: what one of them freed would hide what the other takes.
 """
 
 import copy
 import functools
 import json
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -52,12 +54,12 @@ def train_configs() -> dict[str, TrainConfig]:
 
 
 def step_benchmark(config: TrainConfig, *, adversarial: bool, repeats: int = 5) -> dict[str, float]:
-    """Interleaved medians of one step of both sides, and the memory that a step adds.
+    """Interleaved medians of one step of both sides.
 
     Keys: `jax_seconds`, `torch_seconds`, `speedup`, `jax_realtime` (seconds of audio in one second),
-    `torch_realtime`, `jax_compile_seconds`, `jax_megabytes`, `torch_megabytes`.
+    `torch_realtime`, `jax_compile_seconds`.
     """
-    calls = {"jax": _jax_step(config, adversarial), "torch": _torch_step(config, adversarial)}
+    calls = {side: make(config, adversarial) for side, make in _STEPS.items()}
     first = {side: _seconds(call) for side, call in calls.items()}
     times: dict[str, list[float]] = {side: [] for side in calls}
     for _ in range(repeats):
@@ -70,11 +72,17 @@ def step_benchmark(config: TrainConfig, *, adversarial: bool, repeats: int = 5) 
     result |= {f"{side}_realtime": audio / median for side, median in medians.items()}
     result["speedup"] = medians["torch"] / medians["jax"]
     result["jax_compile_seconds"] = first["jax"] - medians["jax"]
-    for side, call in calls.items():
-        used = machine.memory_used_at_most(call)
-        if used is not None:
-            result[f"{side}_megabytes"] = used / 1e6
     return result
+
+
+def step_memory(config: TrainConfig, side: str, *, adversarial: bool) -> int | None:
+    """Bytes that weights, optimizer and a step of one side take in this process, None if untold."""
+    before = machine.memory()
+    call = _STEPS[side](config, adversarial)
+    call()  # compiles
+    held = machine.memory() - before
+    used = machine.memory_used_at_most(call)
+    return None if used is None else held + used
 
 
 def _jax_step(config: TrainConfig, adversarial: bool) -> Callable[[], None]:
@@ -114,6 +122,16 @@ def _torch_step(config: TrainConfig, adversarial: bool) -> Callable[[], None]:
     return lambda: step.update(audio, noise, optimizers[0], optimizers[1] if adversarial else None)
 
 
+_STEPS = {"jax": _jax_step, "torch": _torch_step}
+
+
+def _memory_of_another_process(name: str, side: str, kind: str) -> float:
+    """Megabytes; NaN where the system does not tell."""
+    words = [sys.executable, "-m", "earvae_jax.train.step_benchmark", name, side, kind]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout) / 1e6
+
+
 def _noise(config: TrainConfig) -> np.ndarray:
     shape = (config.data.batch_size, config.data.crop_samples, config.model_config.io_channels)
     return 0.1 * np.random.default_rng(0).standard_normal(shape, np.float32)
@@ -132,10 +150,10 @@ def main() -> None:
     lines.append("|---|---|---|---|---|---|---|")
     results = {}
     for name, config in train_configs().items():
-        for adversarial in (False, True):
-            kind = "adversarial" if adversarial else "generator"
-            r = results[f"{name}, {kind}"] = step_benchmark(config, adversarial=adversarial)
-            memory = [f"{r.get(f'{side}_megabytes', float('nan')):.0f}" for side in ("jax", "torch")]
+        for kind in ("generator", "adversarial"):
+            r = results[f"{name}, {kind}"] = step_benchmark(config, adversarial=kind == "adversarial")
+            r |= {f"{side}_megabytes": _memory_of_another_process(name, side, kind) for side in _STEPS}
+            memory = [f"{r[f'{side}_megabytes']:.0f}" for side in _STEPS]
             times = [f"{r['jax_seconds']:.3f}", f"{r['torch_seconds']:.3f}", f"{r['speedup']:.2f}"]
             lines.append("| " + " | ".join([name, kind, *times, *memory]) + " |")
     sys.stdout.write("\n".join(lines) + "\n\n" + json.dumps(results, indent=2) + "\n")
@@ -145,4 +163,9 @@ if __name__ == "__main__":
     from earvae_jax.malloc_settings import restart_with_malloc_settings
 
     restart_with_malloc_settings()
-    main()
+    if len(sys.argv) == 4:
+        name, side, kind = sys.argv[1:]
+        used = step_memory(train_configs()[name], side, adversarial=kind == "adversarial")
+        sys.stdout.write(str(float("nan") if used is None else used))
+    else:
+        main()
