@@ -1,6 +1,6 @@
 """What each part of the objective is worth: `python -m earvae_jax.train.ablation WORKDIR`.
 
-Trains by the demo's recipe (`configs/train_demo.json`) on a tenth of its budget, once with the whole
+Trains by the demo's recipe (`configs/train_demo.json`) on a fifteenth of its steps, once with the whole
 objective and once without each part, from the same seed on the same crops, and measures all of them on the
 same held-out music. Interrupted, the same command continues.
 """

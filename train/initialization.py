@@ -28,7 +28,8 @@ def start_as_transform(model: EarVAE) -> None:
     of non-overlapping blocks of `stride` samples of each signal channel, the cascade keeps the lowest bands
     as far as the channels reach, and the decoder's transposed convolutions hold the same numbers. Residual
     units begin small, snakes nearly linear, channels that the transform does not need random. So training
-    starts from the lowest 1/16 or so of the spectrum, and all of it is free to change.
+    starts from the lowest D / (downsampling_ratio · channels) of the spectrum, 1/32 as published, and all of
+    it is free to change.
 
     Raises:
       UserError: a model that cannot be such a transform, without snake or with nearest-neighbour upsampling.
