@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float
 
 from earvae_jax.convolution import weight_norm
 from earvae_jax.errors import UserError
 from earvae_jax.layers import uniform_param
 from earvae_jax.spectral import hann_window, stft
+
+from .plane_convolution import conv_planes
 
 _WIDE, _NARROW = (3, 9), (3, 3)  # kernels over (time, frequency)
 _SLOPE = 0.2  # of the leaky ReLU
@@ -54,15 +55,7 @@ class Conv2d(nnx.Module):
 
     def __call__(self, x: Float[Array, "B K F I"]) -> Float[Array, "B K F O"]:
         kernel = weight_norm(self.gain[...], self.direction[...], axis=3).astype(x.dtype)
-        time, frequency = kernel.shape[0] // 2 * self.dilation, kernel.shape[1] // 2
-        y = lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(1, 1),
-            padding=((time, time), (frequency, frequency)),
-            rhs_dilation=(self.dilation, 1),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        y = conv_planes(x, kernel, dilation=self.dilation)
         return y + self.bias[...].astype(x.dtype)
 
 
