@@ -42,7 +42,9 @@ def open_codec(arguments: argparse.Namespace):
     from earvae_jax.errors import UserError
 
     from .codec import Codec
+    from .one_arena import use_one_arena
 
+    use_one_arena()
     enable_compilation_cache(arguments.compilation_cache)
     devices = jax.local_devices()
     if arguments.devices is not None:

@@ -45,7 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     from earvae_jax.vae import EarVAE
 
     from .benchmark import measure
+    from .one_arena import use_one_arena
 
+    use_one_arena()  # as the commands that are measured
     enable_compilation_cache(OFF)  # the time to compile is measured
     if arguments.checkpoint:
         name, model = Path(arguments.checkpoint).name, checkpoints.load(arguments.checkpoint)

@@ -95,8 +95,5 @@ def main(workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    from earvae_jax.malloc_settings import restart_with_malloc_settings
-
-    restart_with_malloc_settings()
     logging.set_verbosity(logging.INFO)
     main(Path(sys.argv[1]))

@@ -160,9 +160,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from earvae_jax.malloc_settings import restart_with_malloc_settings
-
-    restart_with_malloc_settings()
     if len(sys.argv) == 4:
         name, side, kind = sys.argv[1:]
         used = step_memory(train_configs()[name], side, adversarial=kind == "adversarial")
