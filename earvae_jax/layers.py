@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from earvae_jax.convolution import conv1d, conv_transpose1d, weight_norm
+from earvae_jax.initial_values import uniform
 from earvae_jax.lengths import downsampled_length, resampling_padding, upsampled_length
 from earvae_jax.snake import snake
 
@@ -117,7 +118,7 @@ def uniform_param(shape: tuple[int, ...], bound: float, rngs: nnx.Rngs | None) -
     """
     if rngs is None:
         return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32))
-    return nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound))
+    return nnx.Param(uniform(rngs, shape, bound))
 
 
 class Conv(nnx.Module):

@@ -1,12 +1,12 @@
 """How the transformer knows where a latent stands: rotary, sinusoidal and learned embeddings."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from earvae_jax.errors import UserError
+from earvae_jax.initial_values import normal
 from earvae_jax.layers import Buffer, uniform_param
 
 
@@ -67,7 +67,7 @@ class _Table(nnx.Module):
     def __init__(self, rows: int, columns: int, *, rngs: nnx.Rngs | None):
         self.weight = uniform_param((rows, columns), 0.0, rngs)
         if rngs is not None:
-            self.weight.set_value(jax.random.normal(rngs.params(), (rows, columns), jnp.float32))
+            self.weight.set_value(normal(rngs, (rows, columns)))
 
 
 def _frequencies(count: int) -> Float[np.ndarray, "F"]:

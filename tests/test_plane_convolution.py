@@ -1,0 +1,54 @@
+"""The discriminator's convolution against XLA's own, values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tolerances import PLANE_CONVOLUTION
+
+from earvae_jax.train.plane_convolution import _directly, conv_planes
+
+
+def compare(shape, kernel_shape, dilation):
+    random = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(random.standard_normal(s), jnp.float32) for s in (shape, kernel_shape))
+
+    def outputs(function):
+        y, transpose = jax.vjp(lambda x, kernel: function(x, kernel, dilation=dilation), x, kernel)
+        return y, *transpose(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
+
+    for ours, expected in zip(jax.jit(lambda: outputs(conv_planes))(), outputs(_directly), strict=True):
+        assert ours.shape == expected.shape
+        largest = max(float(jnp.abs(expected).max()), 1.0)
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=PLANE_CONVOLUTION * largest)
+
+
+# A wide layer, the first, a narrow one, the last.
+@pytest.mark.parametrize("sizes", [(3, 9, 16, 16), (3, 9, 4, 16), (3, 3, 16, 16), (3, 3, 16, 1)])
+def test_layers_of_the_discriminator(sizes):
+    compare((2, 11, 33, sizes[2]), sizes, 1)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    frames=st.integers(1, 9),
+    bins=st.integers(1, 12),
+    kernel=st.tuples(*[st.sampled_from([1, 3, 5])] * 2, *[st.sampled_from([1, 2, 40])] * 2),
+    dilation=st.integers(1, 4),
+)
+def test_any_plane_and_kernel(frames, bins, kernel, dilation):
+    """Also planes smaller than the reach of the kernel."""
+    compare((1, frames, bins, kernel[2]), kernel, dilation)
+
+
+def test_gradients_can_be_differentiated_again():
+    x, kernel = jnp.ones((1, 4, 12, 12)), jnp.full((3, 9, 12, 2), 0.01)
+
+    def penalty(x, function):
+        slope = jax.grad(lambda x: jnp.sum(jnp.tanh(function(x, kernel, dilation=1))))(x)
+        return jnp.sum(jnp.square(slope))
+
+    ours, expected = (jax.grad(penalty)(x, function) for function in (conv_planes, _directly))
+    np.testing.assert_allclose(ours, expected, atol=PLANE_CONVOLUTION)
