@@ -1,6 +1,7 @@
 """Audio files and arrays: finding, reading and writing in blocks, resampling, mono and stereo."""
 
 import contextlib
+import errno
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -28,9 +29,9 @@ _LONGEST_WAV = 2**32 - 2**16  # bytes of samples
 SUBTYPES = {"wav": "FLOAT", "flac": "PCM_24"}
 
 
-def find_audio(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
+def find_audio(inputs: Sequence[str | Path], *, output_dir: Path | None = None) -> list[tuple[Path, Path]]:
     """Audio files of folders and files; see `find_files`."""
-    return find_files(inputs, EXTENSIONS | FFMPEG_EXTENSIONS, "audio files")
+    return find_files(inputs, EXTENSIONS | FFMPEG_EXTENSIONS, "audio files", output_dir=output_dir)
 
 
 class AudioReader:
@@ -115,20 +116,29 @@ def writing(
     """
     container = "RF64" if format == "wav" and 4 * channels * samples > _LONGEST_WAV else format.upper()
     try:
-        with (
-            replacing(path) as temporary,
-            soundfile.SoundFile(
+        with replacing(path) as temporary:
+            with soundfile.SoundFile(
                 temporary, "w", sample_rate, channels, SUBTYPES[format], format=container
-            ) as file,
-        ):
-            yield file
-            file.flush()
+            ) as file:
+                yield file
+                file.flush()
+                written = file.frames
+            _check_end(temporary, written)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
     except soundfile.LibsndfileError as error:
         # libsndfile calls a failed write a system error without saying which.
         reason = _reason(error).replace("System error", "no space left, or the device failed")
         raise UserError(f"{path}: cannot be written: {reason}") from None
+
+
+def _check_end(path: Path, samples: int) -> None:
+    """Reads the last sample back: a FLAC gets its end as it is closed, and libsndfile tells no error then."""
+    with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(path) as file:
+        file.seek(max(0, samples - 1))
+        if file.frames == samples and len(file.read(1)) == min(1, samples):
+            return
+    raise OSError(errno.ENOSPC, "the end is missing: no space left, or the device failed")
 
 
 def write(

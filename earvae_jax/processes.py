@@ -7,6 +7,8 @@ from earvae_jax.errors import UserError
 
 # What clusters set for a job of several tasks, as `jax.distributed` finds them by itself.
 _TASK_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+# A script of sbatch sees the count, but is one process; srun starts as many and sets this.
+_SLURM_STEP = "SLURM_STEP_NODELIST"
 _TPU_WORKERS = "TPU_WORKER_HOSTNAMES"
 # A process that has finished waits for the slowest; files differ by hours.
 _SHUTDOWN_SECONDS = 24 * 3600
@@ -32,24 +34,30 @@ def join(arguments: argparse.Namespace) -> tuple[int, int]:
 
     given = (arguments.coordinator, arguments.num_processes, arguments.process_id)
     if all(value is None for value in given):
-        if not _in_cluster():
-            return 0, 1
-        jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
+        # Without a cluster's variables a TPU pod still knows its hosts.
+        if _in_cluster():
+            _initialize("the other tasks of this job")
     elif any(value is None for value in given):
         raise UserError("--coordinator, --num-processes and --process-id are given together or not at all")
     else:
         coordinator, count, index = given
         if count < 1 or not 0 <= index < count:
             raise UserError(f"--process-id {index} is not one of --num-processes {count}")
-        try:
-            jax.distributed.initialize(coordinator, count, index, shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"process {index} cannot reach --coordinator {coordinator}: {reason}") from None
+        _initialize(f"--coordinator {coordinator}", coordinator, count, index)
     return jax.process_index(), jax.process_count()
 
 
+def _initialize(who: str, *address) -> None:
+    import jax
+
+    try:
+        jax.distributed.initialize(*address, shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"this process cannot reach {who}: {str(error).splitlines()[0]}") from None
+
+
 def _in_cluster() -> bool:
-    tasks = max((int(os.environ.get(name) or 1) for name in _TASK_COUNTS), default=1)
+    counts = [name for name in _TASK_COUNTS if name != "SLURM_NTASKS" or _SLURM_STEP in os.environ]
+    tasks = max((int(os.environ.get(name) or 1) for name in counts), default=1)
     workers = [name for name in os.environ.get(_TPU_WORKERS, "").split(",") if name]
     return tasks > 1 or len(workers) > 1

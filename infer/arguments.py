@@ -32,6 +32,16 @@ def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def join_processes(arguments: argparse.Namespace) -> tuple[int, int]:
+    """This process's index and their number; before JAX starts its threads, which are to share one heap."""
+    from earvae_jax.processes import join
+
+    from .one_arena import use_one_arena
+
+    use_one_arena()
+    return join(arguments)
+
+
 def open_codec(arguments: argparse.Namespace):
     """The codec that the flags describe."""
     import jax
@@ -42,9 +52,7 @@ def open_codec(arguments: argparse.Namespace):
     from earvae_jax.errors import UserError
 
     from .codec import Codec
-    from .one_arena import use_one_arena
 
-    use_one_arena()
     enable_compilation_cache(arguments.compilation_cache)
     devices = jax.local_devices()
     if arguments.devices is not None:

@@ -49,7 +49,7 @@ class Batcher:
         while len(self._running) >= self._in_flight:
             self._finish()
         batch = self._waiting.pop(size)
-        count = _padded_count(len(batch), self._multiple)
+        count = _padded_count(len(batch), self._multiple, self._batch_size)
         values = np.stack([waiting.cut.values for waiting in batch])
         values = np.concatenate([values, np.zeros((count - len(batch), *values.shape[1:]), values.dtype)])
         start, stop = np.zeros(count, np.int32), np.zeros(count, np.int32)
@@ -64,7 +64,7 @@ class Batcher:
             waiting.deliver(waiting.cut, jax.tree.map(lambda array, i=index: array[i], results))
 
 
-def _padded_count(count: int, multiple: int) -> int:
-    """The next power of two times the number of devices: a last, smaller batch compiles few programs."""
-    per_device = -(-count // multiple)
-    return multiple * (1 << (per_device - 1).bit_length())
+def _padded_count(count: int, multiple: int, full: int) -> int:
+    """The next power of two times the number of devices, `full` at most: few programs for smaller batches."""
+    per_device, most = -(-count // multiple), -(-full // multiple)
+    return multiple * min(most, 1 << (per_device - 1).bit_length())

@@ -1,6 +1,7 @@
 """`Codec`: any length, exactly the whole-file answer, constant memory, all local devices."""
 
 import dataclasses
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from earvae_jax.audio_files import Resampler, resampled_length, to_channels
 from earvae_jax.checkpoints import load_with_info
 from earvae_jax.compilation_cache import enable_compilation_cache
 from earvae_jax.errors import UserError
+from earvae_jax.lengths import latents_of
 from earvae_jax.parameters import fingerprint, named_arrays
 from earvae_jax.vae import EarVAE
 
@@ -23,11 +25,12 @@ from .cutting import Cut, cut_audio, cut_latents
 from .latents import Latents
 from .pipeline import Pipeline, Task
 from .receptive_field import decoder_context, encoder_context
-from .tiling import WINDOW_SIZES, Tiling
+from .tiling import Tiling, sizes_for
 
 LatentKind = Literal["mean", "sample"]
 _NOISE_BLOCK = 1024  # latents whose noise comes from one key
 _GIGABYTE = 1 << 30
+_NOT_FINITE = "its samples take the model out of range: the output is not finite"
 
 
 class Codec:
@@ -52,7 +55,7 @@ class Codec:
         dtype: str = "float32",
         batch_size: int | Literal["auto"] = "auto",
         devices: Sequence[jax.Device] | None = None,
-        window_sizes: Sequence[int] = WINDOW_SIZES,
+        window_sizes: Sequence[int] | None = None,
         model_fingerprint: str | None = None,
     ):
         enable_compilation_cache()
@@ -64,8 +67,9 @@ class Codec:
         self.model_fingerprint = model_fingerprint or fingerprint(named_arrays(model))
         self.compiled = CompiledModel(model, dtype=dtype, devices=devices)
         padding = {"free_padding": self.compiled.free_padding}
-        self.encoder_tiling = Tiling(window_sizes, encoder_context(model.config), **padding)
-        self.decoder_tiling = Tiling(window_sizes, decoder_context(model.config), **padding)
+        contexts = encoder_context(model.config), decoder_context(model.config)
+        window_sizes = window_sizes or sizes_for(*contexts)
+        self.encoder_tiling, self.decoder_tiling = (Tiling(window_sizes, c, **padding) for c in contexts)
         self.batch_size = self._batch_size(batch_size, max(window_sizes))
 
     @classmethod
@@ -140,7 +144,7 @@ class Codec:
 
     def noise(self, shape: tuple[int, int], seed: int, name: str) -> Float[np.ndarray, "N D"]:
         """Standard normal noise for the latents of one file; the same for any windows and devices."""
-        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(os.fsencode(name)))
         count, dim = shape
         blocks = [
             np.asarray(jax.random.normal(jax.random.fold_in(key, block), (_NOISE_BLOCK, dim)))
@@ -156,6 +160,8 @@ class Codec:
         resampler = Resampler(self.sample_rate, latents.sample_rate, latents.channels)
         left, written = at_model_rate, 0
         for block in blocks:
+            if not np.isfinite(block).all():
+                raise UserError(_NOT_FINITE)
             block = to_channels(block[:left], latents.channels)
             left -= len(block)
             block = resampler(block)[: latents.samples - written]
@@ -167,7 +173,7 @@ class Codec:
         yield np.zeros((latents.samples - written - len(block), latents.channels), np.float32)
 
     def check_model(self, latents: Latents) -> None:
-        """Refuses latents of another model."""
+        """Refuses latents of another model, and fewer than the audio that they are said to be of needs."""
         if latents.model and latents.model != self.model_fingerprint:
             raise UserError(
                 f"encoded by another model ({latents.model[:12]}…; this is {self.model_fingerprint[:12]}…)"
@@ -175,6 +181,13 @@ class Codec:
         if latents.mean.shape[1] != self.config.latent_dim:
             raise UserError(
                 f"latents of {latents.mean.shape[1]} values; this model has {self.config.latent_dim}"
+            )
+        samples = max(1, resampled_length(latents.samples, latents.sample_rate, self.sample_rate))
+        needed = latents_of(samples, self.config.encoder.strides)
+        if needed > len(latents.mean):
+            raise UserError(
+                f"{latents.samples} samples at {latents.sample_rate} Hz need {needed} latents; "
+                f"there are {len(latents.mean)}"
             )
 
     def _plain(self, mean: Float[np.ndarray, "N D"]) -> Latents:

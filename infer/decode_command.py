@@ -2,7 +2,13 @@
 
 import argparse
 
-from .arguments import add_audio_output_arguments, add_codec_arguments, add_sampling_arguments, open_codec
+from .arguments import (
+    add_audio_output_arguments,
+    add_codec_arguments,
+    add_sampling_arguments,
+    join_processes,
+    open_codec,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,18 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Decodes every file; the exit status is that of the contract."""
     import functools
+    from pathlib import Path
 
     from earvae_jax.file_search import find_files
-    from earvae_jax.processes import join
 
     from .audio_output import audio_writer
     from .jobs import Job, run_jobs, share, writable_folder
     from .latents import read_latents
     from .pipeline import Task
 
-    found = find_files(arguments.inputs, {".npz"}, "latent files")
+    found = find_files(arguments.inputs, {".npz"}, "latent files", output_dir=Path(arguments.output_dir))
     output_dir = writable_folder(arguments.output_dir)
-    process, processes = join(arguments)
+    process, processes = join_processes(arguments)
     jobs, clashes = share(found, output_dir, f".{arguments.format}", process=process, processes=processes)
     codec = open_codec(arguments)
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from .arguments import add_codec_arguments, open_codec
+from .arguments import add_codec_arguments, join_processes, open_codec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,17 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Encodes every file; the exit status is that of the contract."""
     import functools
+    from pathlib import Path
 
     from earvae_jax.audio_files import AudioReader, find_audio
-    from earvae_jax.processes import join
 
     from .jobs import Job, run_jobs, share, writable_folder
     from .latents import write_latents
     from .pipeline import Task
 
-    found = find_audio(arguments.inputs)
+    found = find_audio(arguments.inputs, output_dir=Path(arguments.output_dir))
     output_dir = writable_folder(arguments.output_dir)
-    process, processes = join(arguments)
+    process, processes = join_processes(arguments)
     jobs, clashes = share(found, output_dir, ".npz", process=process, processes=processes)
     codec = open_codec(arguments)
     described = {

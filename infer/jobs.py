@@ -59,6 +59,7 @@ def share(
     output is written twice.
     """
     owners: dict[Path, Path] = {}
+    sources = {source.resolve() for source, _ in found}
     jobs, clashes = [], []
     for index, (source, relative) in enumerate(found):
         output = output_dir / relative.with_suffix(suffix)
@@ -71,6 +72,9 @@ def share(
             clashes.append(job)
         elif output.exists() and output.samefile(source):
             logging.error("%s: would be replaced by its own output; use another --output-dir", source)
+            clashes.append(job)
+        elif output.resolve() in sources:
+            logging.error("%s: its output %s is an input too; use another --output-dir", source, output)
             clashes.append(job)
         else:
             jobs.append(job)

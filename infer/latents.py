@@ -96,4 +96,9 @@ def read_latents(path: str | Path) -> Latents:
         raise UserError(f"{path}: mean {mean.shape} and std {std.shape} are not two equal [N, D] arrays")
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
         raise UserError(f"{path}: holds NaN or infinite latents")
+    counts = [fields[key] for key in ("sample_rate", "samples", "channels")]
+    if not all(isinstance(count, int) and count > 0 for count in counts):
+        raise UserError(f"{path}: damaged: sample_rate, samples and channels must be whole numbers above 0")
+    if not all(isinstance(fields[key], str) for key in ("model", "name")):
+        raise UserError(f"{path}: damaged: model and name must be text")
     return Latents(mean, std, **fields)

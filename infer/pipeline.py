@@ -145,8 +145,8 @@ class Pipeline:
         for number, progress in list(self._active.items()):
             progress.advance()
             if progress.finished:
-                del self._active[number]
                 progress.close()
+                del self._active[number]
                 self._done(number, progress.error)
 
 
@@ -177,6 +177,9 @@ class _Progress:
             self.finished = True
         elif self.end is not None and self.encoded is None:
             self.encoded = self._join()
+            if not np.isfinite(self.encoded.mean).all():
+                self._fail(UserError("its samples take the model out of range: the latents are not finite"))
+                self.finished = True
         if self.encoded is None or self.finished:
             return
         if not self._decoding:

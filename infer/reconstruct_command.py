@@ -2,7 +2,13 @@
 
 import argparse
 
-from .arguments import add_audio_output_arguments, add_codec_arguments, add_sampling_arguments, open_codec
+from .arguments import (
+    add_audio_output_arguments,
+    add_codec_arguments,
+    add_sampling_arguments,
+    join_processes,
+    open_codec,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,13 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Reconstructs every file; the exit status is that of the contract."""
     import functools
+    from pathlib import Path
 
     from absl import logging
 
     from earvae_jax import demo
     from earvae_jax.audio_files import AudioReader, find_audio
     from earvae_jax.errors import UserError
-    from earvae_jax.processes import join
 
     from .audio_output import audio_writer
     from .jobs import Job, run_jobs, share, writable_folder
@@ -46,9 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
         if not demo.CLIP.exists():
             raise UserError("no audio given: earvae reconstruct FILE_OR_FOLDER …")
         logging.info("no audio given: this is the bundled clip of synthetic music")
-    found = find_audio(arguments.inputs or [demo.CLIP])
+    found = find_audio(arguments.inputs or [demo.CLIP], output_dir=Path(arguments.output_dir))
     output_dir = writable_folder(arguments.output_dir)
-    process, processes = join(arguments)
+    process, processes = join_processes(arguments)
     if arguments.report and processes > 1:
         raise UserError("--report sees the files of one process only: run earvae evaluate afterwards")
     jobs, clashes = share(found, output_dir, f".{arguments.format}", process=process, processes=processes)

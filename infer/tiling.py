@@ -9,6 +9,8 @@ import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from earvae_jax.errors import UserError
+
 from .receptive_field import Reach
 
 # Each a multiple of the next, so that any length is covered with little left over. In seconds of 44.1 kHz
@@ -16,6 +18,15 @@ from .receptive_field import Reach
 WINDOW_SIZES = (1024, 256, 64)
 # What a window costs beside its latents, in latents: reading the weights and starting the program.
 _OVERHEAD = 8
+
+
+def sizes_for(*contexts: Reach) -> tuple[int, ...]:
+    """`WINDOW_SIZES`, doubled until the smallest window keeps half of its latents in each context."""
+    needed = 2 * (max(sum(context) for context in contexts) + 1)
+    factor = 1
+    while factor * WINDOW_SIZES[-1] < needed:
+        factor *= 2
+    return tuple(factor * size for size in WINDOW_SIZES)
 
 
 class Window(NamedTuple):
@@ -39,7 +50,7 @@ class Tiling:
     def __init__(self, sizes: Sequence[int], context: Reach, *, free_padding: bool = False):
         shortest = context.left + context.right + 1
         if min(sizes) < shortest:
-            raise ValueError(f"a window of {min(sizes)} latents keeps none; it needs at least {shortest}")
+            raise UserError(f"a window of {min(sizes)} latents keeps none; it needs at least {shortest}")
         self.sizes, self.context, self._free_padding = tuple(sorted(sizes)), context, free_padding
 
     @property

@@ -158,3 +158,22 @@ def test_channels():
     np.testing.assert_array_equal(to_channels(stereo, 1), stereo.mean(axis=1, keepdims=True))
     assert to_channels(stereo, 2) is stereo
     assert "6 channels; the model takes 2" in refusal(to_channels, noise(5, 6), 2)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the size of files as Linux does")
+@pytest.mark.parametrize("format", ["wav", "flac"])
+@pytest.mark.parametrize("missing", [1, 10, 5000])
+def test_a_disk_that_fills_up_at_the_end_leaves_nothing(tmp_path, format, missing):
+    import resource
+
+    audio = 0.1 * np.random.default_rng(0).standard_normal((20_000, 2)).astype(np.float32)
+    whole, cut = tmp_path / f"whole.{format}", tmp_path / f"cut.{format}"
+    write(whole, audio, 44_100, format=format)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole.stat().st_size - missing, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cut\..*cannot be written"):
+            write(cut, audio, 44_100, format=format)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == [whole.name]

@@ -158,6 +158,9 @@ def test_name_clashes_and_outputs_that_are_inputs(earvae, small_checkpoint, tmp_
     assert status == 1 and len(read(tmp_path / "out" / "a.wav")[0]) == 300
     assert any("a.wav: its output" in line for line in lines)
     before = (root / "a.wav").read_bytes()
+    status, lines = earvae(*call, root, "--overwrite")
+    assert status == 1 and any("a.flac: its output" in line and "is an input too" in line for line in lines)
+    assert (root / "a.wav").read_bytes() == before
     (root / "a.flac").unlink()
     status, lines = earvae(*call, root, "--overwrite")
     assert status == 1 and any("would be replaced by its own output" in line for line in lines)
@@ -227,6 +230,52 @@ def test_a_full_disk_fails_one_file_in_one_line(earvae, small_checkpoint, tmp_pa
     status, lines = earvae(*call)
     assert status == 1 and outputs(out) == ["b.wav"]
     assert any("a.wav: cannot be written: No space left on device" in line for line in lines)
+
+
+def test_outputs_inside_the_input_folder_are_no_inputs(earvae, small_checkpoint, tmp_path):
+    write(tmp_path / "music" / "a.wav", noise(300), RATE)
+    out = tmp_path / "music" / "results"
+    call = ("reconstruct", tmp_path / "music", "--checkpoint", small_checkpoint, "--output-dir", out)
+    assert earvae(*call)[0] == 0 and outputs(out) == ["a.wav"]
+    assert earvae(*call)[0] == 0 and outputs(out) == ["a.wav"]
+
+
+def test_audio_that_the_model_cannot_hold_fails_its_file_alone(earvae, small_checkpoint, tmp_path):
+    loud = noise(300)
+    loud[100] = 1e30
+    write(tmp_path / "in" / "loud.wav", loud, RATE)
+    write(tmp_path / "in" / "quiet.wav", noise(300), RATE)
+    for command, made in (("reconstruct", "quiet.wav"), ("encode", "quiet.npz")):
+        out = tmp_path / command
+        call = (command, tmp_path / "in", "--checkpoint", small_checkpoint, "--output-dir", out)
+        status, lines = earvae(*call)
+        assert status == 1 and outputs(out) == [made]
+        assert any("loud.wav" in line and "out of range" in line for line in lines), lines
+
+
+IMPOSSIBLE = [
+    {"sample_rate": 0},
+    {"samples": "40"},
+    {"samples": -5},
+    {"samples": 10**12},
+    {"channels": 1.5},
+    {"model": 3},
+]
+
+
+@pytest.mark.parametrize("change", IMPOSSIBLE)
+def test_latents_with_impossible_metadata_fail_alone(earvae, small_checkpoint, tmp_path, change):
+    write(tmp_path / "a.wav", noise(300), RATE)
+    latents = tmp_path / "latents"
+    model = ("--checkpoint", small_checkpoint)
+    assert earvae("encode", tmp_path / "a.wav", *model, "--output-dir", latents)[0] == 0
+    with np.load(latents / "a.npz") as file:
+        arrays = dict(file)
+    described = json.loads(str(arrays.pop("metadata"))) | change
+    np.savez(latents / "b.npz", **arrays, metadata=np.asarray(json.dumps(described)))
+    status, lines = earvae("decode", latents, *model, "--output-dir", tmp_path / "out")
+    assert status == 1 and outputs(tmp_path / "out") == ["a.wav"]
+    assert any("b.npz" in line for line in lines)
 
 
 def test_what_is_wrong_with_latents_is_named(earvae, small_checkpoint, checkpoint, tmp_path):

@@ -1,6 +1,7 @@
 """Windows cover a file exactly, and what they give is the whole-file answer."""
 
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import TILED
 
+from earvae_jax.errors import UserError
 from earvae_jax.infer.batching import Batcher
 from earvae_jax.infer.codec import Codec
 from earvae_jax.infer.cutting import cut_audio, cut_latents, latent_count
@@ -52,7 +54,7 @@ def test_short_files_take_short_windows():
 
 
 def test_windows_shorter_than_the_context_are_refused():
-    with pytest.raises(ValueError, match="keeps none"):
+    with pytest.raises(UserError, match="keeps none"):
         Tiling((16, 64), Reach(8, 8))
 
 
@@ -204,3 +206,27 @@ def test_latents_are_cut_where_they_stand():
         np.testing.assert_array_equal(cut.values[: len(part)], part)
         assert not cut.values[len(part) :].any()
         assert min(cut.stop, 64) == min(300 - cut.window.start, 64)
+
+
+@pytest.mark.parametrize("kind", small_models.KINDS)
+def test_every_model_has_windows_of_its_own(kind):
+    """What a codec chooses without being told."""
+    codec = Codec(small_models.model(small_models.KINDS[kind]))
+    for tiling in (codec.encoder_tiling, codec.decoder_tiling):
+        assert tiling.sizes[0] >= 2 * (sum(tiling.context) + 1)
+        assert all(larger % smaller == 0 for smaller, larger in itertools.pairwise(tiling.sizes))
+
+
+def test_full_batches_are_not_padded():
+    counts = []
+
+    def run(values, start, stop):
+        counts.append(len(values))
+        return values
+
+    batcher = Batcher(run, batch_size=3)
+    cut = next(iter(cut_latents(np.zeros((4, 2), np.float32), Tiling((4,), Reach(1, 1)))))
+    for _ in range(8):
+        batcher.add(cut, lambda *_: None)
+    batcher.flush()
+    assert counts == [3, 3, 2]

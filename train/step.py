@@ -68,19 +68,16 @@ class Trainer:
     def initial_state(self, model: EarVAE | None = None) -> TrainState:
         """Before the first step; `model` instead of random weights starts a fine-tuning."""
         _, generator, constants = _split(self._build_model() if model is None else model)
-        discriminator = None
-        if self._adversarial is not None:
-            key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
-            _, discriminator, _ = _split(self._build_discriminator(nnx.Rngs(key)))
-        return self._state(generator, constants, discriminator)
+        key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
+        return self._state(generator, constants, self._discriminator_parameters(nnx.Rngs(key)))
 
     def state_shapes(self) -> TrainState:
         """The state as shapes and types, for a checkpoint to be read into."""
         _, generator, constants = _split(EarVAE(self.model_config, rngs=None))
-        discriminator = None
-        if self._adversarial is not None:
-            _, discriminator, _ = _split(self._build_discriminator(None))
-        return jax.eval_shape(self._state, generator, constants, discriminator)
+        return jax.eval_shape(self._state, generator, constants, self._discriminator_parameters(None))
+
+    def _discriminator_parameters(self, rngs: nnx.Rngs | None) -> Parameters | None:
+        return None if self._adversarial is None else _split(self._build_discriminator(rngs))[1]
 
     def _state(
         self, generator: Parameters, constants: Parameters, discriminator: Parameters | None
