@@ -94,14 +94,17 @@ class Pipeline:
         for number, task in enumerate(tasks):
             try:
                 if task.latents is not None:
-                    latents = task.latents()
-                    self._codec.check_model(latents)
-                    yield number, task, latents
+                    yield number, task, self._read_latents(task)
                 else:
                     for event in self._read_audio(task):
                         yield number, task, event
             except UserError as error:
                 yield number, task, error
+
+    def _read_latents(self, task: Task) -> Latents:
+        latents = task.latents()
+        self._codec.check_model(latents)
+        return latents
 
     def _read_audio(self, task: Task) -> Iterator[Cut | _End]:
         config, rate = self._codec.config, self._codec.sample_rate

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -363,3 +364,23 @@ def test_help_waits_for_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("way", ["flag", "variable"])
+def test_the_compilation_cache_is_moved_and_switched_off(small_checkpoint, tmp_path, way):
+    write(tmp_path / "a.wav", noise(300), RATE)
+
+    def reconstruct(cache, number):
+        words = ["reconstruct", tmp_path / "a.wav", "--checkpoint", small_checkpoint]
+        words += ["--output-dir", tmp_path / str(number)]
+        environment = dict(os.environ, EARVAE_CACHE_DIR=str(tmp_path / "elsewhere"))
+        if way == "flag":
+            words += ["--compilation-cache", cache]
+        else:
+            environment["EARVAE_CACHE_DIR"] = str(cache)
+        subprocess.run([sys.executable, "-m", "earvae_jax", *map(str, words)], env=environment, check=True)
+
+    reconstruct("off", 0)
+    assert not (tmp_path / "elsewhere").exists()
+    reconstruct(tmp_path / "cache", 1)
+    assert any((tmp_path / "cache").iterdir()) and not (tmp_path / "elsewhere").exists()

@@ -2,7 +2,9 @@
 
 import functools
 import itertools
+import json
 import math
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import TILED
 
+from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError
+from earvae_jax.infer import formulation
 from earvae_jax.infer.batching import Batcher
 from earvae_jax.infer.codec import Codec
 from earvae_jax.infer.cutting import cut_audio, cut_latents, latent_count
@@ -104,11 +108,15 @@ def codec_of(kind: str, batch_size: int = 1) -> Codec:
 
 @functools.cache
 def whole_file(kind: str):
+    """`whole_file_of` a small model."""
+    return whole_file_of(small_models.model(small_models.KINDS[kind]))
+
+
+def whole_file_of(model):
     """The published whole-file computation in float64, by the torch port: nothing to compile."""
     torch = pytest.importorskip("torch")
     from earvae_jax.convert import to_torch, torch_model
 
-    model = small_models.model(small_models.KINDS[kind])
     state = to_torch.state_dict(model)
     port = torch_model.build(model.config, state).double()
 
@@ -132,7 +140,11 @@ def assert_close(actual, expected):
 
 
 def check(kind, samples, batch_size=1, seed=0):
-    codec, (encode, decode) = codec_of(kind, batch_size), whole_file(kind)
+    compare(codec_of(kind, batch_size), whole_file(kind), samples, seed)
+
+
+def compare(codec, whole, samples, seed=0):
+    encode, decode = whole
     audio = np.random.default_rng(seed).standard_normal((samples, 2), np.float32)
     latents = codec.encode(audio)
     mean, std = encode(audio)
@@ -154,6 +166,37 @@ def lengths(kind: str):
 @given(data=st.data())
 def test_tiled_is_whole_file(kind, data):
     check(kind, data.draw(lengths(kind)), seed=data.draw(st.integers(0, 9)))
+
+
+@settings(deadline=None, max_examples=5)
+@given(samples=lengths("even strides"))
+def test_tiled_is_whole_file_in_the_formulation_of_a_cpu(samples):
+    compare(chunked_codec(), whole_file("even strides"), samples)
+
+
+@functools.cache
+def chunked_codec() -> Codec:
+    config = small_models.KINDS["even strides"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(formulation, "_MIN_CHUNKED_WIDTH", 0)
+        codec = Codec(small_models.model(config), window_sizes=sizes_for(config))
+    assert codec.compiled.free_padding, "this is not the formulation that was meant"
+    return codec
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ear_vae_44k", "ear_vae_v2_48k"])
+def test_published_architectures_as_a_cpu_runs_them(name, monkeypatch):
+    """Their strides, transformer and CPU formulation, at a sixteenth of their width."""
+    monkeypatch.setattr(formulation, "_MIN_CHUNKED_WIDTH", 0)
+    values = json.loads((resources.files("earvae_jax.configs") / f"{name}.json").read_text())
+    for half in ("encoder", "decoder"):
+        values[half]["config"]["channels"] //= 16
+    config = ModelConfig.from_dict(values)
+    model = small_models.model(config)
+    codec, whole = Codec(model, window_sizes=sizes_for(config)[:1]), whole_file_of(model)
+    for samples in (1, codec.encoder_tiling.sizes[0] * config.downsampling_ratio + 1, 150_000):
+        compare(codec, whole, samples)
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 8])
