@@ -22,7 +22,7 @@ def normal(rngs: nnx.Rngs, shape: tuple[int, ...]) -> Float[Array, "..."]:
 def _draw(
     rngs: nnx.Rngs, shape: tuple[int, ...], sample: Callable[[np.random.Generator], np.ndarray]
 ) -> Float[Array, "..."]:
-    """In numpy: jax.random would compile a program for each shape, ten seconds for a small model."""
+    """In numpy: jax.random would compile a program for each shape, seconds even for a small model."""
 
     def values(key_data):
         return sample(np.random.default_rng(np.asarray(key_data))).astype(np.float32)

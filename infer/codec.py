@@ -23,14 +23,13 @@ from .batching import Batcher
 from .compiled import CompiledModel
 from .cutting import Cut, cut_audio, cut_latents
 from .latents import Latents
-from .pipeline import Pipeline, Task
+from .pipeline import NOT_FINITE, Pipeline, Task
 from .receptive_field import decoder_context, encoder_context
 from .tiling import Tiling, sizes_for
 
 LatentKind = Literal["mean", "sample"]
 _NOISE_BLOCK = 1024  # latents whose noise comes from one key
 _GIGABYTE = 1 << 30
-_NOT_FINITE = "its samples take the model out of range: the output is not finite"
 
 
 class Codec:
@@ -161,7 +160,7 @@ class Codec:
         left, written = at_model_rate, 0
         for block in blocks:
             if not np.isfinite(block).all():
-                raise UserError(_NOT_FINITE)
+                raise UserError(NOT_FINITE)
             block = to_channels(block[:left], latents.channels)
             left -= len(block)
             block = resampler(block)[: latents.samples - written]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 16  # samples read at a time
 _WINDOWS_AHEAD = 2
+NOT_FINITE = "its samples take the model out of range: latents or output are not finite"
 
 
 class Reader(Protocol):
@@ -181,7 +182,7 @@ class _Progress:
         elif self.end is not None and self.encoded is None:
             self.encoded = self._join()
             if not np.isfinite(self.encoded.mean).all():
-                self._fail(UserError("its samples take the model out of range: the latents are not finite"))
+                self._fail(UserError(NOT_FINITE))
                 self.finished = True
         if self.encoded is None or self.finished:
             return

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-# Products over fewer values of the input are faster as they are written (measured from 4 to 64 channels).
+# Products over fewer values of the input are faster as they are written (measured with 4 and 16 channels; with
+# 64, 3 x 3 kernels would be a fifth faster so too).
 _MIN_DEPTH = 100
 
 
@@ -22,8 +23,8 @@ def conv_planes(
 ) -> Float[Array, "B K F O"]:
     """Cross-correlation over (time, frequency), dilated along time; W and V are odd.
 
-    On a CPU several times faster than `lax.conv_general_dilated` where gradients are taken, and equal to it
-    but for rounding. Gradients are of reverse mode alone.
+    On a CPU value and gradients take about half the time of `lax.conv_general_dilated`, and equal it but for
+    rounding. Gradients are of reverse mode alone.
     """
     return lax.platform_dependent(
         x,
