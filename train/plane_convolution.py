@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-# Products over fewer values of the input are faster as they are written (measured with 4 and 16 channels; with
-# 64, 3 x 3 kernels would be a fifth faster so too).
+# Products over fewer values of the input are faster as they are written (measured with 4 and 16
+# channels; with 64, 3 x 3 kernels would be a fifth faster so too).
 _MIN_DEPTH = 100
 
 
