@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from earvae_jax.attention import BLOCK, attend, attention, blocks, joined, map_blocks
 from earvae_jax.config import TransformerConfig
-from earvae_jax.layers import Identity
+from earvae_jax.layers import Extent, Identity
 from earvae_jax.positions import LearnedEmbedding, RotaryEmbedding, SinusoidalEmbedding, rotate
 from earvae_jax.sequence_layers import Conformer, FeedForward, HeadNorm, LayerNorm, Linear
 
@@ -115,7 +115,7 @@ class Transformer(nnx.Module):
     """Blocks without a mask: every latent of a file attends to all of them. Length: N.
 
     Where the array is longer than the file, `length` says how many latents of each item exist; the others
-    change nothing and come out undefined. Memory is linear in N.
+    change nothing, NaN included, and come out undefined. Memory is linear in N.
     """
 
     def __init__(self, dim: int, config: TransformerConfig, *, rngs: nnx.Rngs | None):
@@ -132,6 +132,8 @@ class Transformer(nnx.Module):
         self, x: Float[Array, "B N D"], length: Int[Array, "B"] | None = None
     ) -> Float[Array, "B N D"]:
         x = self.embed(x)
+        if length is not None:  # hidden keys weigh zero, and zero times NaN is NaN
+            x = Extent(jnp.zeros_like(length), length).keep(x)
         for layer in self.layers:
             x = layer(x, self.rotary_pos_emb, length)
         return x

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from earvae_jax import demo
 from earvae_jax.audio_files import Resampler, resampled_length, to_channels
 from earvae_jax.checkpoints import load_with_info
 from earvae_jax.compilation_cache import enable_compilation_cache
@@ -44,6 +45,7 @@ class Codec:
       devices: default all local ones.
       window_sizes: latents of the windows to choose from.
       model_fingerprint: as the checkpoint has it, so that it is not computed again.
+      model_name: goes into the latents, so that a refusal can name their model.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Codec:
         devices: Sequence[jax.Device] | None = None,
         window_sizes: Sequence[int] | None = None,
         model_fingerprint: str | None = None,
+        model_name: str = "",
     ):
         enable_compilation_cache()
         self.config = model.config
@@ -64,6 +67,7 @@ class Codec:
             raise UserError("the model's config does not say its sample rate: pass sample_rate")
         self.sample_rate: int = rate
         self.model_fingerprint = model_fingerprint or fingerprint(named_arrays(model))
+        self.model_name = model_name
         self.compiled = CompiledModel(model, dtype=dtype, devices=devices)
         padding = {"free_padding": self.compiled.free_padding}
         contexts = encoder_context(model.config), decoder_context(model.config)
@@ -75,7 +79,8 @@ class Codec:
     def load(cls, path: str | Path | None = None, **options) -> "Codec":
         """The codec of a checkpoint, or of the bundled demo model; `options` as for the constructor."""
         model, info = load_with_info(path)
-        return cls(model, model_fingerprint=info.fingerprint, **options)
+        name = Path(demo.MODEL if path is None else path).resolve().name
+        return cls(model, model_fingerprint=info.fingerprint, model_name=name, **options)
 
     def encode(
         self, audio: Float[np.ndarray, "T C"], *, sample_rate: int | None = None, name: str = ""
@@ -174,9 +179,9 @@ class Codec:
     def check_model(self, latents: Latents) -> None:
         """Refuses latents of another model, and fewer than the audio that they are said to be of needs."""
         if latents.model and latents.model != self.model_fingerprint:
-            raise UserError(
-                f"encoded by another model ({latents.model[:12]}…; this is {self.model_fingerprint[:12]}…)"
-            )
+            theirs = _described(latents.model_name, latents.model)
+            ours = _described(self.model_name, self.model_fingerprint)
+            raise UserError(f"encoded by another model: {theirs}; this is {ours}")
         if latents.mean.shape[1] != self.config.latent_dim:
             raise UserError(
                 f"latents of {latents.mean.shape[1]} values; this model has {self.config.latent_dim}"
@@ -194,7 +199,15 @@ class Codec:
             raise UserError(f"latents have shape {mean.shape}; expected [latents, {self.config.latent_dim}]")
         samples = len(mean) * self.config.downsampling_ratio
         channels = self.config.io_channels
-        return Latents(mean, np.zeros_like(mean), self.sample_rate, samples, channels, self.model_fingerprint)
+        return Latents(
+            mean,
+            np.zeros_like(mean),
+            self.sample_rate,
+            samples,
+            channels,
+            self.model_fingerprint,
+            model_name=self.model_name,
+        )
 
     def _collect(self, task: Task) -> Float[np.ndarray, "T C"]:
         blocks: list[np.ndarray] = []
@@ -235,6 +248,10 @@ class Codec:
         window = 8 * 4 * widest * largest * self.config.downsampling_ratio
         memory = (devices[0].memory_stats() or {}).get("bytes_limit", 8 * _GIGABYTE)
         return len(devices) * max(1, min(32, memory // 2 // window))
+
+
+def _described(name: str, model_fingerprint: str) -> str:
+    return f"{name or 'a model without a name'} ({model_fingerprint[:12]}…)"
 
 
 class _ArrayReader:

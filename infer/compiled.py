@@ -148,11 +148,12 @@ class CompiledModel:
 def _bucket(count: int) -> int:
     """A length not below `count`, of few different ones: files of many lengths share a program.
 
-    Up to one block of attention 64, 256 and 1024; above it four to an octave, so at most a fifth is wasted.
+    Up to one block of attention 64, 256 and 1024, then powers of two: blocks behind the end are passed over
+    and cost memory alone. Where that counts, above six minutes, four lengths to an octave.
     """
     for size in (64, 256, BLOCK):
         if count <= size:
             return size
     octave = 1 << ((count - 1).bit_length() - 1)
-    quarter = octave // 4
-    return octave + -(-(count - octave) // quarter) * quarter
+    step = octave if octave < 16 * BLOCK else octave // 4
+    return octave + -(-(count - octave) // step) * step

@@ -28,6 +28,7 @@ class Latents:
       channels: of the audio that was encoded.
       model: fingerprint of the model that encoded it.
       name: of the file it came from; seeds the noise of sampled latents.
+      model_name: of that model's checkpoint, for a person to read.
     """
 
     mean: Float[np.ndarray, "N D"]
@@ -37,6 +38,7 @@ class Latents:
     channels: int
     model: str
     name: str = ""
+    model_name: str = ""
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         """The mean, the deterministic latent."""
@@ -61,6 +63,7 @@ def write_latents(
         "samples": latents.samples,
         "channels": latents.channels,
         "model": latents.model,
+        "model_name": latents.model_name,
         "name": latents.name,
         **(metadata or {}),
     }
@@ -84,6 +87,7 @@ def read_latents(path: str | Path) -> Latents:
             described = json.loads(str(file["metadata"]))
         version = described["format_version"]
         fields = {key: described[key] for key in ("sample_rate", "samples", "channels", "model", "name")}
+        fields["model_name"] = described.get("model_name", "")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except KeyError as error:
@@ -99,6 +103,6 @@ def read_latents(path: str | Path) -> Latents:
     counts = [fields[key] for key in ("sample_rate", "samples", "channels")]
     if not all(isinstance(count, int) and count > 0 for count in counts):
         raise UserError(f"{path}: damaged: sample_rate, samples and channels must be whole numbers above 0")
-    if not all(isinstance(fields[key], str) for key in ("model", "name")):
-        raise UserError(f"{path}: damaged: model and name must be text")
+    if not all(isinstance(fields[key], str) for key in ("model", "name", "model_name")):
+        raise UserError(f"{path}: damaged: model, its name and the file's name must be text")
     return Latents(mean, std, **fields)

@@ -234,6 +234,7 @@ class _Progress:
             end.channels,
             self._codec.model_fingerprint,
             self.task.name,
+            model_name=self._codec.model_name,
         )
 
     def _take_values(self) -> Float[np.ndarray, "N D"]:

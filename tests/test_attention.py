@@ -97,7 +97,7 @@ def test_long_sequences_and_short_ones_are_one_function(name, monkeypatch):
     x = np.random.default_rng(0).standard_normal((1, 40, 32), np.float32)
     expected = np.asarray(jax.jit(lambda x: module(x))(x))
     monkeypatch.setattr(transformer, "BLOCK", BLOCK)
-    padded = np.concatenate([x, np.full((1, 13, 32), 50, np.float32)], axis=1)
+    padded = np.concatenate([x, np.full((1, 13, 32), np.nan, np.float32)], axis=1)
     for given, length in ((x, None), (padded, jnp.asarray([40]))):
         actual = np.asarray(jax.jit(lambda x, length=length: module(x, length))(given))[:, :40]
         np.testing.assert_allclose(actual, expected, rtol=0, atol=ATTENTION * np.abs(expected).max())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -142,6 +143,9 @@ def test_latents_of_another_model_are_refused_by_name():
     other = Codec(small_models.model(small_models.KINDS[KIND], seed=1), window_sizes=(64, 128))
     message = refusal(other.decode, latents)
     assert latents.model[:12] in message and other.model_fingerprint[:12] in message
+    named = dataclasses.replace(latents, model_name="tiny_44k")
+    other.model_name = "tiny_48k"
+    assert re.search(r"another model: tiny_44k \(.*; this is tiny_48k \(", refusal(other.decode, named))
 
 
 def test_too_many_latents_for_learned_positions_are_refused():

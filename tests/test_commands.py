@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -81,27 +80,6 @@ def test_encode_then_decode_is_reconstruct(earvae, folder, small_checkpoint, tmp
     assert (
         read(tmp_path / "direct0" / "a.wav")[0].tobytes() != read(tmp_path / "direct4" / "a.wav")[0].tobytes()
     )
-
-
-def test_latent_files_say_what_they_are(earvae, folder, small_checkpoint, tmp_path):
-    call = (
-        "encode",
-        folder / "album" / "b.flac",
-        "--checkpoint",
-        small_checkpoint,
-        "--latent-dtype",
-        "float16",
-    )
-    assert earvae(*call, "--output-dir", tmp_path)[0] == 0
-    with np.load(tmp_path / "b.npz") as file:
-        metadata = json.loads(str(file["metadata"]))
-        mean, std = file["mean"], file["std"]
-    assert mean.dtype == std.dtype == np.float16 and mean.shape == std.shape
-    assert (metadata["sample_rate"], metadata["samples"], metadata["channels"]) == (11_025, 5001, 1)
-    assert metadata["model"] == checkpoints.read_info(small_checkpoint).fingerprint
-    assert len(mean) == -(-round(5001 * RATE / 11_025) // metadata["downsampling_ratio"])
-    decoded = earvae("decode", tmp_path / "b.npz", "--checkpoint", small_checkpoint, "--output-dir", tmp_path)
-    assert decoded[0] == 0 and len(read(tmp_path / "b.wav")[0]) == 5001
 
 
 def bad_files(root):
@@ -252,61 +230,6 @@ def test_audio_that_the_model_cannot_hold_fails_its_file_alone(earvae, small_che
         status, lines = earvae(*call)
         assert status == 1 and outputs(out) == [made]
         assert any("loud.wav" in line and "out of range" in line for line in lines), lines
-
-
-IMPOSSIBLE = [
-    {"sample_rate": 0},
-    {"samples": "40"},
-    {"samples": -5},
-    {"samples": 10**12},
-    {"channels": 1.5},
-    {"model": 3},
-]
-
-
-@pytest.mark.parametrize("change", IMPOSSIBLE)
-def test_latents_with_impossible_metadata_fail_alone(earvae, small_checkpoint, tmp_path, change):
-    write(tmp_path / "a.wav", noise(300), RATE)
-    latents = tmp_path / "latents"
-    model = ("--checkpoint", small_checkpoint)
-    assert earvae("encode", tmp_path / "a.wav", *model, "--output-dir", latents)[0] == 0
-    with np.load(latents / "a.npz") as file:
-        arrays = dict(file)
-    described = json.loads(str(arrays.pop("metadata"))) | change
-    np.savez(latents / "b.npz", **arrays, metadata=np.asarray(json.dumps(described)))
-    status, lines = earvae("decode", latents, *model, "--output-dir", tmp_path / "out")
-    assert status == 1 and outputs(tmp_path / "out") == ["a.wav"]
-    assert any("b.npz" in line for line in lines)
-
-
-def test_what_is_wrong_with_latents_is_named(earvae, small_checkpoint, checkpoint, tmp_path):
-    write(tmp_path / "a.wav", noise(3000), RATE)
-    assert (
-        earvae("encode", tmp_path / "a.wav", "--checkpoint", small_checkpoint, "--output-dir", tmp_path)[0]
-        == 0
-    )
-    latents, whole = tmp_path / "latents", (tmp_path / "a.npz").read_bytes()
-    latents.mkdir()
-    shutil.copy(tmp_path / "a.npz", latents / "good.npz")
-    (latents / "cut.npz").write_bytes(whole[: len(whole) // 2])
-    (latents / "text.npz").write_text("no latents")
-    (latents / "empty.npz").write_bytes(b"")
-    np.savez(latents / "foreign.npz", x=np.zeros(3))
-    with np.load(tmp_path / "a.npz") as file:
-        arrays = dict(file)
-    np.savez(latents / "nan.npz", **{**arrays, "mean": arrays["mean"] * np.nan})
-    np.savez(latents / "shape.npz", **{**arrays, "std": arrays["std"][1:]})
-    np.savez(latents / "listed.npz", **{**arrays, "metadata": np.asarray("[1]")})
-    np.savez(latents / "pickled.npz", **{**arrays, "mean": np.asarray([{}], object)})
-    call = ("decode", latents, "--output-dir", tmp_path / "out", "--checkpoint")
-    status, lines = earvae(*call, small_checkpoint)
-    assert status == 1 and outputs(tmp_path / "out") == ["good.wav"]
-    failed = ("cut", "text", "empty", "foreign", "nan", "shape", "listed", "pickled")
-    for name in failed:
-        assert sum(f"{name}.npz: " in line for line in lines) == 1, (name, lines)
-    assert len(lines) == len(failed) + 2
-    status, lines = earvae(*call, checkpoint, "--overwrite")
-    assert status == 1 and any("good.npz: encoded by another model" in line for line in lines)
 
 
 @pytest.mark.parametrize(

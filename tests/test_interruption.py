@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from earvae_jax.audio_files import read, write
+from earvae_jax.infer.latents import read_latents
 
 RATE = 8000
 FILES, SAMPLES = 40, 60_000
@@ -30,8 +31,8 @@ def music(tmp_path):
     return make_music(tmp_path / "in")
 
 
-def start(music, out, checkpoint, *more):
-    words = ("reconstruct", music, "--checkpoint", checkpoint, "--output-dir", out, *more)
+def start(music, out, checkpoint, *more, command="reconstruct"):
+    words = (command, music, "--checkpoint", checkpoint, "--output-dir", out, *more)
     return subprocess.Popen([*COMMAND, *map(str, words)], stderr=subprocess.PIPE, text=True)
 
 
@@ -39,22 +40,28 @@ def finished(out, samples=SAMPLES) -> list[str]:
     """Names of the outputs; every one must be whole."""
     names = sorted(path.name for path in out.glob("[!.]*")) if out.exists() else []
     for name in names:
-        assert len(read(out / name)[0]) == samples + int(name[:2]), name
+        path = out / name
+        found = read_latents(path).samples if path.suffix == ".npz" else len(read(path)[0])
+        assert found == samples + int(name[:2]), name
     return names
 
 
 def wait_for_outputs(process, out, count):
     deadline = time.monotonic() + 120
-    while process.poll() is None and len(list(out.glob("[!.]*.wav"))) < count:
+    while process.poll() is None and len(list(out.glob("[!.]*.*"))) < count:
         assert time.monotonic() < deadline, "nothing is written"
         time.sleep(0.005)
 
 
-def test_killed_at_random_moments(music, small_checkpoint, tmp_path, earvae):
-    out, moments = tmp_path / "out", random.Random(0)
+@pytest.mark.parametrize("command", ["reconstruct", "encode", "decode"])
+def test_killed_at_random_moments(command, music, small_checkpoint, tmp_path, earvae):
+    out, moments, model = tmp_path / "out", random.Random(0), ("--checkpoint", small_checkpoint)
+    if command == "decode":
+        music, audio = tmp_path / "latents", music
+        assert earvae("encode", audio, *model, "--output-dir", music)[0] == 0
     done = 0
-    for _ in range(3):
-        process = start(music, out, small_checkpoint)
+    for _ in range(2):
+        process = start(music, out, small_checkpoint, command=command)
         wait_for_outputs(process, out, min(done + moments.randint(1, 5), FILES))
         time.sleep(moments.random() / 50)
         process.kill()
@@ -62,15 +69,16 @@ def test_killed_at_random_moments(music, small_checkpoint, tmp_path, earvae):
         now = len(finished(out))
         assert now > done
         done = now
-    status, lines = earvae("reconstruct", music, "--checkpoint", small_checkpoint, "--output-dir", out)
+    status, lines = earvae(command, music, *model, "--output-dir", out)
     assert status == 0 and f"{done} already there" in lines[-1]
     assert len(finished(out)) == FILES and len(list(out.iterdir())) == FILES, "temporaries are left"
 
 
-def test_interrupted(small_checkpoint, tmp_path):
+@pytest.mark.parametrize("command", ["reconstruct", "encode"])
+def test_interrupted(command, small_checkpoint, tmp_path):
     # Long enough that a busy machine does not finish all of them before the signal arrives.
     out, samples = tmp_path / "out", 10 * SAMPLES
-    process = start(make_music(tmp_path / "in", samples), out, small_checkpoint)
+    process = start(make_music(tmp_path / "in", samples), out, small_checkpoint, command=command)
     wait_for_outputs(process, out, 1)
     process.send_signal(signal.SIGINT)
     _, printed = process.communicate(timeout=60)
