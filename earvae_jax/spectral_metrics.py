@@ -1,7 +1,7 @@
 """Spectral distances and phase coherence of two recordings, accumulated block by block.
 
-One program is compiled for all lengths, and memory stays that of a few blocks. The sums over blocks are those
-over the whole file: frames fall where a whole-file STFT has them, the ends reflected.
+Three programs are compiled for all lengths, and memory stays that of a few blocks. The sums over blocks are
+those over the whole file: frames fall where a whole-file STFT has them, the ends reflected.
 """
 
 import dataclasses
@@ -23,7 +23,8 @@ N_MELS = 64
 CURVE_SIZE = 4096  # resolution of coherence over frequency
 _REACH = max(STFT_SIZES) // 2
 _STEP = 1 << 16  # samples a block advances; a multiple of every hop
-_BLOCKS_PER_CALL = 4
+_SHORT_STEP = 1 << 14  # of a crop, which would be zeros for the most part
+_BLOCKS_PER_CALL = 4  # of audio longer than a block
 _WEIGHT_THRESHOLD = 1e-6  # products of magnitudes below it have no phase
 _LEAST_WEIGHT = 1e-8  # what the published coherence floors its denominators with
 _MEL_FLOOR = 1e-12  # only reached by a filter too narrow for any bin, which then counts as equal
@@ -63,10 +64,10 @@ def measure_spectra(
     taps = a_weighting_fir(sample_rate)[:, None]
     signals = [np.asarray(x, np.float32) for x in (original, reconstruction)]
     signals += [scipy.signal.oaconvolve(x, taps, mode="same", axes=0) for x in signals]
-    padded = [np.pad(x, ((_REACH, _REACH), (0, 0)), mode="reflect") for x in signals]
-    batches = overlapping_blocks(
-        np.concatenate(padded, axis=1), _STEP, before=0, after=2 * _REACH, batch=_BLOCKS_PER_CALL
-    )
+    padded = np.concatenate([np.pad(x, ((_REACH, _REACH), (0, 0)), mode="reflect") for x in signals], axis=1)
+    step = _SHORT_STEP if len(padded) <= _SHORT_STEP else _STEP
+    batch = 1 if len(padded) <= step else _BLOCKS_PER_CALL
+    batches = overlapping_blocks(padded, step, before=0, after=2 * _REACH, batch=batch)
     totals = None
     for blocks, remaining in batches:
         sums = _block_sums(blocks, remaining - 2 * _REACH, channels, sample_rate)
@@ -94,14 +95,15 @@ def _block_sums(blocks: Float[Array, "B L S"], last: Array, channels: int, sampl
 
     Signals are original, reconstruction, and both A-weighted, each with its channels.
     """
+    step = blocks.shape[1] - 2 * _REACH
     signals = blocks.reshape(*blocks.shape[:2], 4, channels).transpose(2, 0, 3, 1)  # [4, B, C, L]
     sums = {}
     for n_fft in STFT_SIZES:
         hop, start = n_fft // 4, _REACH - n_fft // 2
-        cut = signals[..., start : start + _STEP + n_fft - hop]
+        cut = signals[..., start : start + step + n_fft - hop]
         wanted = cut if n_fft in COHERENCE_SIZES else cut[2:]
         spectra = jnp.fft.rfft(frame(wanted, n_fft, hop) * hann_window(n_fft))  # [S, B, C, K, F]
-        exists = (jnp.arange(_STEP // hop) * hop <= last[:, None])[:, None, :, None]  # [B, 1, K, 1]
+        exists = (jnp.arange(step // hop) * hop <= last[:, None])[:, None, :, None]  # [B, 1, K, 1]
         target, prediction = (magnitude(x) for x in spectra[-2:])
         sums[f"stft {n_fft}"] = _distance_sums(prediction, target, exists)
         if n_fft in MEL_SIZES:
@@ -115,9 +117,11 @@ def _block_sums(blocks: Float[Array, "B L S"], last: Array, channels: int, sampl
 
 def _distance_sums(prediction, target, exists) -> Float[Array, "4"]:
     """Σ (Y − X)², Σ Y², Σ |ln X − ln Y| and the number of bins, as auraloss' distance takes them."""
-    error = jnp.square(target - prediction)
-    terms = (error, jnp.square(target), jnp.abs(jnp.log(prediction / target)), jnp.ones_like(target))
-    return jnp.stack([jnp.sum(jnp.where(exists, term, 0)) for term in terms])
+    terms = (jnp.square(target - prediction), jnp.square(target), jnp.abs(jnp.log(prediction / target)))
+    # Not a sum of ones like the others: a sum over broadcast numbers is a race in the CPU's reductions of
+    # jaxlib 0.10.2 and 0.11 (github.com/tensorflow/tensorflow/issues/126812).
+    count = jnp.sum(exists) * (target.size // exists.size)
+    return jnp.stack([*(jnp.sum(jnp.where(exists, term, 0)) for term in terms), count])
 
 
 def _distance(totals: dict, kind: str, sizes: tuple[int, ...]) -> float:

@@ -32,6 +32,18 @@ def compiled_once():
     enable_compilation_cache()
 
 
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Compiles without most optimizations, here and in subprocesses: for what is around a program."""
+    import jax
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Recordings of the published code on random weights; each folder: config, weights, inputs, outputs."""

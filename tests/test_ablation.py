@@ -8,6 +8,8 @@ pytest.importorskip("grain")
 
 from earvae_jax.train import ablation
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def test_variants_are_trained_and_measured(tmp_path, monkeypatch):
     chosen = ("whole objective", "without MSLR (left and right alone)")

@@ -9,6 +9,8 @@ pytest.importorskip("torch")
 
 from earvae_jax.train import step_benchmark
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.mark.parametrize("adversarial", [False, True])
 def test_both_sides_are_timed(adversarial):

@@ -17,6 +17,7 @@ pytest.importorskip("grain", reason="training needs the extra `train`")
 from earvae_jax import checkpoints
 from earvae_jax.parameters import named_arrays
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 COMMAND = (sys.executable, "-c", "from earvae_jax.command import main; main()")
 STEPS = 5
 DATA = {"crop_samples": small_training.CROP, "batch_size": 8, "validation_items": 1, "threads": 1}
@@ -90,7 +91,8 @@ def start_two(config_file, workdir, *more):
 def config_file(tmp_path_factory):
     # Small steps, so that rounding in gradients is not blown up by Adam where they are nearly zero.
     optimizer = {"learning_rate": 1e-4, "warmup": 0.0, "epsilon": 1e-3}
-    config = small_training.config(steps=STEPS, data=DATA, optimizer=optimizer)
+    adversarial = small_training.config().to_dict()["adversarial"] | {"start_step": 0}
+    config = small_training.config(steps=STEPS, data=DATA, optimizer=optimizer, adversarial=adversarial)
     path = tmp_path_factory.mktemp("config") / "config.json"
     path.write_text(json.dumps(config.to_dict()))
     return path
