@@ -17,6 +17,8 @@ from earvae_jax.metrics import si_sdr
 from earvae_jax.train import initialization
 from earvae_jax.vae import EarVAE
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = ModelConfig.from_dict(
     json.loads((resources.files("earvae_jax.configs") / "demo_44k.json").read_text())
 )
@@ -45,7 +47,7 @@ def test_low_tones_pass_and_high_ones_do_not(model):
 
 
 def test_latents_stand_above_their_noise(model):
-    posterior = model.encode(tone(200))
+    posterior = jax.jit(model.encode)(tone(200))
     assert 0.2 < float(jnp.std(posterior.mean)) < 5
     np.testing.assert_allclose(posterior.std, 0.05, rtol=0.1)
 
@@ -62,7 +64,7 @@ def test_a_transform_without_loss_is_perfect(strides, latent_dim, monkeypatch):
     initialization.start_as_transform(model)
     length = config.downsampling_ratio * 8
     audio = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1, length, 2)), jnp.float32)
-    output = model.decode(model.encode(audio).mean)
+    output = jax.jit(lambda audio: model.decode(model.encode(audio).mean))(audio)
     np.testing.assert_allclose(output, audio[:, : output.shape[1]], atol=1e-5)
 
 

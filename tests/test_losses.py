@@ -12,6 +12,8 @@ from earvae_jax.spectral import stft
 from earvae_jax.train import losses
 from earvae_jax.train.spectrum_terms import window_overlap
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SAMPLE_RATE = 48_000
 PHASE_LOSSES = {
     "group_delay": losses.group_delay_loss,

@@ -13,6 +13,8 @@ from earvae_jax.train import losses
 from earvae_jax.train.loss_benchmark import objective_benchmark
 from earvae_jax.train.objective import ObjectiveConfig, reconstruction_objective
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SMALL = ObjectiveConfig(n_ffts=(128, 64), phase_n_ffts=(256, 64), waveform=2.0, group_delay=7.0)
 
 

@@ -10,6 +10,8 @@ from tolerances import PLANE_CONVOLUTION
 
 from earvae_jax.train.plane_convolution import _directly, conv_planes
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def compare(shape, kernel_shape, dilation):
     random = np.random.default_rng(0)

@@ -18,6 +18,8 @@ from earvae_jax.infer.receptive_field import (
     encoder_reach,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KINDS = {name: small_models.without_transformer(config) for name, config in small_models.KINDS.items()}
 
 
