@@ -24,6 +24,21 @@ def pytest_unconfigure(config):
         shutil.rmtree(os.environ["EARVAE_CACHE_DIR"], ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items):
+    """Files of few long tests first, or they keep one worker busy while the others have nothing left."""
+    long = ("test_train", "test_devices", "test_ablation", "test_step_benchmark", "test_parity.py")
+    items.sort(key=lambda item: not item.path.name.startswith(long))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_a_file_alone():
+    """Gigabytes of programs that no later test runs make every collection of garbage slow."""
+    yield
+    import jax
+
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once():
     """What several tests compile is compiled once, also where the library leaves the cache to its caller."""

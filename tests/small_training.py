@@ -20,7 +20,7 @@ def config(*, strides: tuple[int, ...] = (8,), transformer: bool = False, **chan
         "model": small_models.config(strides, channels=2, **blocks).to_dict(),
         "steps": 8,
         "optimizer": {"learning_rate": 1e-3, "warmup": 0.0},
-        "objective": {"n_ffts": [256, 64], "phase_n_ffts": [256], "waveform": 1.0},
+        "objective": {"n_ffts": [64], "phase_n_ffts": [64], "waveform": 1.0},
         "adversarial": {
             "start_step": 3,
             "discriminator": {"n_ffts": [64], "filters": 2, "dilations": [1]},

@@ -16,18 +16,17 @@ from earvae_jax.infer import Codec
 
 assert jax.local_device_count() == 8
 moments = random.Random(0)
-for kind in ("transformer", "even strides", "antialiased nearest, odd, without bias"):
+for kind, batch_size in (("transformer", "auto"), ("antialiased nearest, odd, without bias", 11)):
     config = small_models.KINDS[kind]
     model, sizes, ratio = small_models.model(config), sizes_for(config), config.downsampling_ratio
-    for batch_size in (["auto", 3] if kind == "transformer" else [11]):
-        eight = Codec(model, window_sizes=sizes, batch_size=batch_size)
-        assert len(eight.compiled.devices) == 8
-        drawn = [moments.randint(2, 20 * sizes[1] * ratio) for _ in range(4)]
-        for samples in (1, sizes[0] * ratio, sizes[1] * ratio + 1, *drawn):
-            compare(eight, whole_file(kind), samples)
-        shards = eight.compiled.encode(*(np.zeros(s, t) for s, t in (
-            ((8, sizes[0] * ratio, 2), np.float32), ((8,), np.int32), ((8,), np.int32))))
-        assert len({shard.device for shard in shards[0].addressable_shards}) == 8
+    eight = Codec(model, window_sizes=sizes, batch_size=batch_size)
+    assert len(eight.compiled.devices) == 8
+    drawn = [moments.randint(2, 20 * sizes[1] * ratio) for _ in range(4)]
+    for samples in (1, sizes[0] * ratio, sizes[1] * ratio + 1, *drawn):
+        compare(eight, whole_file(kind), samples)
+    shards = eight.compiled.encode(*(np.zeros(s, t) for s, t in (
+        ((8, sizes[0] * ratio, 2), np.float32), ((8,), np.int32), ((8,), np.int32))))
+    assert len({shard.device for shard in shards[0].addressable_shards}) == 8
     one = Codec(model, window_sizes=sizes, devices=jax.local_devices()[:1])
     audio = np.random.default_rng(0).standard_normal((drawn[0], 2), np.float32)
     single, ours = (codec.reconstruct(audio, latent="sample", seed=1, name="a") for codec in (one, eight))

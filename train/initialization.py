@@ -45,11 +45,11 @@ def start_as_transform(model: EarVAE) -> None:
     for _, module in nnx.iter_modules(model):
         if isinstance(module, ResidualUnit):
             *_, pointwise = module.layers
-            pointwise.gain.set_value(jnp.full_like(pointwise.gain[...], _RESIDUAL_GAIN))
+            _fill(pointwise.gain, _RESIDUAL_GAIN)
         if isinstance(module, SnakeBeta):
-            module.beta.set_value(jnp.full_like(module.beta[...], _SNAKE_BETA))
+            _fill(module.beta, _SNAKE_BETA)
         if isinstance(module, Conv) and module.bias is not None:
-            module.bias.set_value(jnp.zeros_like(module.bias[...]))
+            _fill(module.bias, 0)
 
     first_in, *_, last_in = model.encoder.layers
     first_out, *_, last_out = (layer for layer in model.decoder.layers if isinstance(layer, Conv))
@@ -71,9 +71,16 @@ def start_as_transform(model: EarVAE) -> None:
     # What no latent says begins as silence, and the second half of the encoder's output is the scale, whose
     # softplus is the deviation.
     for conv in (last_in, first_out):
-        conv.gain.set_value(conv.gain[...].at[latents:].set(_NEXT_TO_NOTHING))
+        _fill(conv.gain, _NEXT_TO_NOTHING, slice(latents, None))
     if last_in.bias is not None:
-        last_in.bias.set_value(last_in.bias[...].at[config.latent_dim :].set(math.log(math.expm1(_STD))))
+        _fill(last_in.bias, math.log(math.expm1(_STD)), slice(config.latent_dim, None))
+
+
+def _fill(parameter: nnx.Param, value: float, where: slice = slice(None)) -> None:
+    """In numpy: JAX would compile a program for each shape."""
+    array = np.array(parameter[...])
+    array[where] = value
+    parameter.set_value(jnp.asarray(array))
 
 
 def _block_transform(signal: int, audio_channels: int, stride: int) -> Float[np.ndarray, "stride in out"]:
@@ -105,14 +112,14 @@ def _embed(conv: Conv, kernel: Float[np.ndarray, "K I O"]) -> None:
     variance, times `_OTHERS`.
     """
     taps, inputs, outputs = kernel.shape
-    random = conv.direction[...]
+    random = np.asarray(conv.direction[...])
     width, all_inputs, _ = random.shape
     # In how many products an output adds up; a transposed convolution's taps fall on `stride` different ones.
     terms = width * all_inputs / (conv.stride if isinstance(conv, ConvTranspose) else 1)
     start = conv.padding if taps > 1 else width // 2
-    whole = random * (_OTHERS / (jnp.std(random) * math.sqrt(terms)))
-    whole = whole.at[..., :outputs].set(0)
-    whole = whole.at[start : start + taps, :inputs, :outputs].set(kernel)
+    whole = random * np.float32(_OTHERS / (np.std(random) * math.sqrt(terms)))
+    whole[..., :outputs] = 0
+    whole[start : start + taps, :inputs, :outputs] = kernel
     others = tuple(axis for axis in range(3) if axis != conv._gain_axis)
-    conv.direction.set_value(whole)
-    conv.gain.set_value(jnp.sqrt(jnp.sum(jnp.square(whole), axis=others)))
+    conv.direction.set_value(jnp.asarray(whole))
+    conv.gain.set_value(jnp.asarray(np.sqrt(np.sum(np.square(whole), axis=others))))
