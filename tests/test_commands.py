@@ -13,6 +13,8 @@ import soundfile
 from earvae_jax import checkpoints
 from earvae_jax.audio_files import AudioReader, read, write
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RATE = 8000
 
 

@@ -8,6 +8,8 @@ import pytest
 from earvae_jax import checkpoints
 from earvae_jax.convert import command
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 torch = pytest.importorskip("torch")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 

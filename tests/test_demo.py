@@ -7,6 +7,8 @@ from earvae_jax import audio_files, checkpoints, demo
 from earvae_jax.metrics import evaluate_pair
 from earvae_jax.parameters import named_arrays
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 bundled = pytest.mark.skipif(not demo.MODEL.exists(), reason="this version comes without a demo model")
 
 

@@ -14,6 +14,8 @@ from earvae_jax.infer import evaluate, evaluate_command
 from earvae_jax.infer.evaluate_pairs import find_models
 from earvae_jax.metrics import evaluate_pair
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RATE = 44_100
 PUBLISHED_KEYS = [
     "model_name",

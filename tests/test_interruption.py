@@ -14,6 +14,8 @@ import pytest
 from earvae_jax.audio_files import read, write
 from earvae_jax.infer.latents import read_latents
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RATE = 8000
 FILES, SAMPLES = 40, 60_000
 COMMAND = (sys.executable, "-c", "from earvae_jax.command import main; main()")

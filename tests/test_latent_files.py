@@ -9,6 +9,8 @@ import pytest
 from earvae_jax import checkpoints
 from earvae_jax.audio_files import read, write
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RATE = 8000
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture
 def tones(tmp_path):

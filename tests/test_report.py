@@ -17,6 +17,8 @@ from earvae_jax.infer.report_charts import band_means, frequency_place
 from earvae_jax.infer.report_files import loudest_stretch
 from earvae_jax.infer.report_pictures import spectrograms, stereo_field
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 HOSTILE = "<img src=x onerror=alert(1)> & {{pairs}} “quoted”"
 
 

@@ -133,6 +133,7 @@ def test_a_batch_that_cannot_be_split_is_refused(config_file, tmp_path):
     assert process.returncode == 2 and "cannot be split over 4 devices" in errors, errors
 
 
+@pytest.mark.slow
 def test_the_mesh_step_is_what_pmap_gives():
     done = subprocess.run(
         [sys.executable, "-c", PMAP], env=environment(8), capture_output=True, text=True, check=False
