@@ -76,10 +76,15 @@ def step_benchmark(config: TrainConfig, *, adversarial: bool, repeats: int = 5) 
 
 
 def step_memory(config: TrainConfig, side: str, *, adversarial: bool) -> int | None:
-    """Bytes that weights, optimizer and a step of one side take in this process, None if untold."""
+    """Bytes that weights, optimizer, programs and a step of one side take in this process, None if untold.
+
+    What compiling takes for itself is not counted.
+    """
+    machine.release_freed_memory()
     before = machine.memory()
     call = _STEPS[side](config, adversarial)
     call()  # compiles
+    machine.release_freed_memory()
     held = machine.memory() - before
     used = machine.memory_used_at_most(call)
     return None if used is None else held + used
