@@ -15,13 +15,13 @@ from tolerances import TILED
 from earvae_jax.infer import Codec
 
 assert jax.local_device_count() == 8
-moments = random.Random(0)
+lengths = random.Random(0)
 for kind, batch_size in (("transformer", "auto"), ("antialiased nearest, odd, without bias", 11)):
     config = small_models.KINDS[kind]
     model, sizes, ratio = small_models.model(config), sizes_for(config), config.downsampling_ratio
     eight = Codec(model, window_sizes=sizes, batch_size=batch_size)
     assert len(eight.compiled.devices) == 8
-    drawn = [moments.randint(2, 20 * sizes[1] * ratio) for _ in range(4)]
+    drawn = [lengths.randint(2, 20 * sizes[1] * ratio) for _ in range(4)]
     for samples in (1, sizes[0] * ratio, sizes[1] * ratio + 1, *drawn):
         compare(eight, whole_file(kind), samples)
     shards = eight.compiled.encode(*(np.zeros(s, t) for s, t in (

@@ -8,8 +8,6 @@ import pytest
 from earvae_jax.errors import UserError
 from earvae_jax.processes import join
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 ALONE = argparse.Namespace(coordinator=None, num_processes=None, process_id=None)
 
 

@@ -122,7 +122,8 @@ def test_fine_tuning_starts_from_the_given_weights(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_ten_times_at_random_moments(tmp_path):
+def test_killed_ten_times_at_random_moments(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")  # the programs that users run
     config_file = write_config(tmp_path / "config.json", **WHOLE)
     whole = run_command(config_file, tmp_path / "whole")
     assert whole.wait() == 0, whole.stderr.read()
