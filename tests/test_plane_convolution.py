@@ -13,12 +13,15 @@ from earvae_jax.train.plane_convolution import _directly, conv_planes
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-def compare(shape, kernel_shape, dilation):
+def compare(shape, kernel_shape, dilation, slope):
     random = np.random.default_rng(0)
-    x, kernel = (jnp.asarray(random.standard_normal(s), jnp.float32) for s in (shape, kernel_shape))
+    shapes = shape, kernel_shape, kernel_shape[-1:]
+    x, kernel, bias = (jnp.asarray(random.standard_normal(s), jnp.float32) for s in shapes)
 
     def outputs(function):
-        y, transpose = jax.vjp(lambda x, kernel: function(x, kernel, dilation=dilation), x, kernel)
+        y, transpose = jax.vjp(
+            lambda *operands: function(*operands, dilation=dilation, slope=slope), x, kernel, bias
+        )
         return y, *transpose(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
 
     for ours, expected in zip(jax.jit(lambda: outputs(conv_planes))(), outputs(_directly), strict=True):
@@ -30,7 +33,7 @@ def compare(shape, kernel_shape, dilation):
 # A wide layer, the first, a narrow one, the last.
 @pytest.mark.parametrize("sizes", [(3, 9, 16, 16), (3, 9, 4, 16), (3, 3, 16, 16), (3, 3, 16, 1)])
 def test_layers_of_the_discriminator(sizes):
-    compare((2, 11, 33, sizes[2]), sizes, 1)
+    compare((2, 11, 33, sizes[2]), sizes, 1, 0.2)
 
 
 @settings(max_examples=10, deadline=None)
@@ -39,18 +42,19 @@ def test_layers_of_the_discriminator(sizes):
     bins=st.integers(1, 12),
     kernel=st.tuples(*[st.sampled_from([1, 3, 5])] * 2, *[st.sampled_from([1, 2, 40])] * 2),
     dilation=st.integers(1, 4),
+    slope=st.sampled_from([0.01, 0.2, 1.0]),
 )
-def test_any_plane_and_kernel(frames, bins, kernel, dilation):
+def test_any_plane_and_kernel(frames, bins, kernel, dilation, slope):
     """Also planes smaller than the reach of the kernel."""
-    compare((1, frames, bins, kernel[2]), kernel, dilation)
+    compare((1, frames, bins, kernel[2]), kernel, dilation, slope)
 
 
 def test_gradients_can_be_differentiated_again():
-    x, kernel = jnp.ones((1, 4, 12, 12)), jnp.full((3, 9, 12, 2), 0.01)
+    x, kernel, bias = jnp.ones((1, 4, 12, 12)), jnp.full((3, 9, 12, 2), 0.01), jnp.full(2, -0.5)
 
     def penalty(x, function):
-        slope = jax.grad(lambda x: jnp.sum(jnp.tanh(function(x, kernel, dilation=1))))(x)
-        return jnp.sum(jnp.square(slope))
+        steepness = jax.grad(lambda x: jnp.sum(jnp.tanh(function(x, kernel, bias, dilation=1, slope=0.2))))(x)
+        return jnp.sum(jnp.square(steepness))
 
     ours, expected = (jax.grad(penalty)(x, function) for function in (conv_planes, _directly))
     np.testing.assert_allclose(ours, expected, atol=PLANE_CONVOLUTION)

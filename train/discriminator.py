@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -39,13 +38,22 @@ class DiscriminatorConfig:
 class Conv2d(nnx.Module):
     """A convolution over (time, frequency) with weight norm and zero padding to the same size.
 
-    `[B, K, F, I]` to `[B, K, F, O]`, initialised as torch does; without `rngs` shapes alone.
+    `[B, K, F, I]` to `[B, K, F, O]`, with a leaky ReLU of `slope` behind it; initialised as torch does,
+    without `rngs` shapes alone.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, width: tuple[int, int], *, dilation: int = 1, rngs: nnx.Rngs | None
+        self,
+        inputs: int,
+        outputs: int,
+        width: tuple[int, int],
+        *,
+        dilation: int = 1,
+        slope: float = 1.0,
+        rngs: nnx.Rngs | None,
     ):
         self.dilation = dilation
+        self.slope = slope
         bound = (inputs * math.prod(width)) ** -0.5
         self.direction = uniform_param((*width, inputs, outputs), bound, rngs)
         self.gain = uniform_param((outputs,), 0.0, rngs)
@@ -55,8 +63,8 @@ class Conv2d(nnx.Module):
 
     def __call__(self, x: Float[Array, "B K F I"]) -> Float[Array, "B K F O"]:
         kernel = weight_norm(self.gain[...], self.direction[...], axis=3).astype(x.dtype)
-        y = conv_planes(x, kernel, dilation=self.dilation)
-        return y + self.bias[...].astype(x.dtype)
+        bias = self.bias[...].astype(x.dtype)
+        return conv_planes(x, kernel, bias, dilation=self.dilation, slope=self.slope)
 
 
 class STFTDiscriminator(nnx.Module):
@@ -67,9 +75,12 @@ class STFTDiscriminator(nnx.Module):
         filters = config.filters
         self.convs = nnx.List(
             [
-                Conv2d(2 * channels, filters, _WIDE, rngs=rngs),
-                *(Conv2d(filters, filters, _WIDE, dilation=d, rngs=rngs) for d in config.dilations),
-                Conv2d(filters, filters, _NARROW, rngs=rngs),
+                Conv2d(2 * channels, filters, _WIDE, slope=_SLOPE, rngs=rngs),
+                *(
+                    Conv2d(filters, filters, _WIDE, dilation=d, slope=_SLOPE, rngs=rngs)
+                    for d in config.dilations
+                ),
+                Conv2d(filters, filters, _NARROW, slope=_SLOPE, rngs=rngs),
             ]
         )
         self.conv_post = Conv2d(filters, 1, _NARROW, rngs=rngs)
@@ -87,7 +98,7 @@ class STFTDiscriminator(nnx.Module):
         """The judgement of every bin, and the feature maps after each activation, computed in `dtype`."""
         x, features = self.planes(audio).astype(dtype), []
         for conv in self.convs:
-            x = jax.nn.leaky_relu(conv(x), _SLOPE)
+            x = conv(x)
             features.append(x)
         return self.conv_post(x), features
 

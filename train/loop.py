@@ -45,8 +45,8 @@ def train(config: TrainConfig, workdir: Path, *, initial: EarVAE | None = None) 
 class _Run:
     def __init__(self, config: TrainConfig, workdir: Path, initial: EarVAE | None):
         self.config, self.workdir = config, workdir
-        self.trainer = Trainer(config)
         mesh = Mesh(np.array(jax.devices()), (_DATA,))
+        self.trainer = Trainer(config, mesh)
         part = config.data.batch_size // config.accumulate
         if part % mesh.size:
             raise UserError(

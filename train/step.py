@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from earvae_jax.bottleneck import Posterior
@@ -23,6 +24,7 @@ from .optimizer import build_optimizer, learning_rate
 
 Parameters = Any  # a pytree of arrays, as `nnx.split` and `nnx.as_pure` give it
 Terms = dict[str, Float[Array, ""]]
+Judged = tuple[list[Array], list[list[Array]]]  # judgements and feature maps, an entry for each resolution
 
 
 @jax.tree_util.register_dataclass
@@ -42,10 +44,15 @@ class TrainState:
 
 
 class Trainer:
-    """The pure functions of a training run: the modules are split once, their structure is kept here."""
+    """The pure functions of a training run: the modules are split once, their structure is kept here.
 
-    def __init__(self, config: TrainConfig):
+    With a `mesh`, of one axis, its devices compute the gradients of a step together, each for its part of
+    the batch.
+    """
+
+    def __init__(self, config: TrainConfig, mesh: Mesh | None = None):
         self.config = config
+        self.mesh = mesh
         self.model_config = config.model_config
         # Without random numbers only shapes: `eval_shape` of a module being built takes many times as long.
         self._model, *_ = _split(EarVAE(self.model_config, rngs=None))
@@ -129,40 +136,34 @@ class Trainer:
 
     def generator_loss(
         self,
-        generator: Parameters,
-        constants: Parameters,
-        discriminator: Parameters | None,
+        prediction: Float[Array, "B T C"],
+        kl: Float[Array, ""],
         audio: Float[Array, "B T C"],
-        noise: Float[Array, "B N D"],
-    ) -> tuple[Float[Array, ""], tuple[Terms, Float[Array, "B T C"]]]:
-        """The generator's whole objective, its terms and the reconstruction.
+        judged: tuple[Judged, Judged] | None,
+    ) -> tuple[Float[Array, ""], Terms]:
+        """The generator's whole objective and its terms.
 
-        Without a discriminator the adversarial terms are left out.
+        `judged` is what the discriminator says of recording and reconstruction; without it the
+        adversarial terms are left out.
         """
         config = self.config
-        prediction, kl = self.reconstruct(generator, constants, audio, noise)
         total, terms = reconstruction_objective(
             prediction, audio, sample_rate=self.model_config.sample_rate, config=config.objective
         )
         total, terms = total + config.kl_weight * kl, {**terms, "kl": kl}
-        if discriminator is not None:
-            _, real_features = self._judge(discriminator, audio)
-            fake, fake_features = self._judge(discriminator, prediction)
+        if judged is not None:
+            (_, real_features), (fake, fake_features) = judged
             terms["adversarial"] = self._adversarial_loss("generator")(fake)
             terms["feature_matching"] = losses.feature_matching_loss(real_features, fake_features)
             total += self._adversarial.weight * terms["adversarial"]
             total += self._adversarial.feature_matching_weight * terms["feature_matching"]
-        return total, ({**terms, "loss": total}, prediction)
+        return total, {**terms, "loss": total}
 
-    def discriminator_loss(
-        self, discriminator: Parameters, audio: Float[Array, "B T C"], prediction: Float[Array, "B T C"]
-    ) -> Float[Array, ""]:
+    def discriminator_loss(self, real: Judged, fake: Judged) -> Float[Array, ""]:
         """How badly the discriminator tells recordings from reconstructions."""
-        real, _ = self._judge(discriminator, audio)
-        fake, _ = self._judge(discriminator, jax.lax.stop_gradient(prediction))
-        return self._adversarial_loss("discriminator")(real, fake)
+        return self._adversarial_loss("discriminator")(real[0], fake[0])
 
-    def _judge(self, discriminator: Parameters, audio: Float[Array, "B T C"]):
+    def _judge(self, discriminator: Parameters, audio: Float[Array, "B T C"]) -> Judged:
         return nnx.merge(self._discriminator, discriminator)(audio, jnp.dtype(self.config.compute_dtype))
 
     def _adversarial_loss(self, side: str) -> Callable[..., Float[Array, ""]]:
@@ -176,15 +177,28 @@ class Trainer:
         *,
         adversarial: bool,
     ) -> tuple[Parameters, Parameters | None, Terms]:
-        """Gradients of generator and discriminator, both taken at the state's parameters, and all terms."""
-        discriminator = state.discriminator if adversarial else None
-        (_, (terms, prediction)), generator = jax.value_and_grad(self.generator_loss, has_aux=True)(
-            state.generator, state.constants, discriminator, audio, noise
+        """Gradients of generator and discriminator, both taken at the state's parameters, and all terms.
+
+        Recording and reconstruction are judged once each, for both losses.
+        """
+        (prediction, kl), to_generator = jax.vjp(
+            lambda generator: self.reconstruct(generator, state.constants, audio, noise), state.generator
         )
         if not adversarial:
-            return generator, None, terms
-        loss, judged = jax.value_and_grad(self.discriminator_loss)(state.discriminator, audio, prediction)
-        return generator, judged, {**terms, "discriminator": loss}
+            of_output, terms = jax.grad(self.generator_loss, (0, 1), has_aux=True)(
+                prediction, kl, audio, None
+            )
+            return *to_generator(of_output), None, terms
+        real, real_to_judge = jax.vjp(lambda judge: self._judge(judge, audio), state.discriminator)
+        fake, fake_to_judge = jax.vjp(self._judge, state.discriminator, prediction)
+        (of_prediction, of_kl, (_, of_fake)), terms = jax.grad(self.generator_loss, (0, 1, 3), has_aux=True)(
+            prediction, kl, audio, (real, fake)
+        )
+        of_prediction += fake_to_judge(of_fake)[1]
+        (generator,) = to_generator((of_prediction, of_kl))
+        loss, (of_real, of_fake) = jax.value_and_grad(self.discriminator_loss, (0, 1))(real, fake)
+        judge = jax.tree.map(jnp.add, real_to_judge(of_real)[0], fake_to_judge(of_fake)[0])
+        return generator, judge, {**terms, "discriminator": loss}
 
     def step(
         self, state: TrainState, audio: Float[Array, "B T C"], *, adversarial: bool
@@ -194,7 +208,7 @@ class Trainer:
         A step with a non-finite loss or gradient changes nothing but the counters.
         """
         noise = self.noise(state.step, audio.shape[0])
-        generator_gradient, discriminator_gradient, terms = self._accumulate(state, audio, noise, adversarial)
+        generator_gradient, discriminator_gradient, terms = self._share(state, audio, noise, adversarial)
         norm = optax.tree.norm(generator_gradient)
         updates, optimizer = self._optimizer.update(generator_gradient, state.optimizer, state.generator)
         generator = optax.apply_updates(state.generator, updates)
@@ -234,13 +248,30 @@ class Trainer:
         latents = latents_of(self.config.data.crop_samples, self.model_config.encoder.strides)
         return jax.random.normal(key, (batch_size, latents, self.model_config.latent_dim))
 
+    def _share(self, state, audio, noise, adversarial):
+        """Gradients and terms averaged over the devices."""
+        if self.mesh is None:
+            return self._accumulate(state, audio, noise, adversarial)
+        (axis,) = self.mesh.axis_names
+
+        def part(*inputs):
+            return jax.lax.pmean(self._accumulate(*inputs, adversarial), axis)
+
+        # Said explicitly, since XLA by itself gathers the whole batch for every Fourier transform.
+        return jax.shard_map(
+            part,
+            mesh=self.mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(axis), PartitionSpec(axis)),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )(state, audio, noise)
+
     def _accumulate(self, state, audio, noise, adversarial):
         """Gradients and terms averaged over `accumulate` parts of the batch, one after the other."""
         parts = self.config.accumulate
         if parts == 1:
             return self.gradients(state, audio, noise, adversarial=adversarial)
-        # Part p takes every parts-th example from p on, so that each device keeps the examples it holds.
-        batches = [jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1) for x in (audio, noise)]
+        batches = [x.reshape(parts, -1, *x.shape[1:]) for x in (audio, noise)]
 
         def add(total, part):
             return jax.tree.map(jnp.add, total, self.gradients(state, *part, adversarial=adversarial)), None
