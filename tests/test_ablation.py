@@ -11,6 +11,7 @@ from earvae_jax.train import ablation
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
+@pytest.mark.slow
 def test_variants_are_trained_and_measured(tmp_path, monkeypatch):
     chosen = ("whole objective", "without MSLR (left and right alone)")
     monkeypatch.setattr(ablation, "VARIANTS", {name: ablation.VARIANTS[name] for name in chosen})

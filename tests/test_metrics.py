@@ -81,7 +81,7 @@ def test_recorded_evaluations_are_reproduced(shared_audio, name):
     assert values["lufs_difference"] == values["lufs"] - values["original_lufs"]
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     samples=st.one_of(
         st.integers(2049, 30_000),

@@ -12,7 +12,7 @@ from earvae_jax.train import step_benchmark
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-@pytest.mark.parametrize("adversarial", [False, True])
+@pytest.mark.parametrize("adversarial", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_both_sides_are_timed(adversarial):
     result = step_benchmark.step_benchmark(small_training.config(), adversarial=adversarial, repeats=1)
     assert result["speedup"] == pytest.approx(result["torch_seconds"] / result["jax_seconds"])

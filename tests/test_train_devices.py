@@ -102,6 +102,7 @@ def test_eight_devices_train_as_one(config_file, alone, tmp_path):
     assert_same_model(tmp_path, alone)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_and_continue(config_file, alone, tmp_path):
     wait(*start_two(config_file, tmp_path, "--set", "steps=3"))
     wait(*start_two(config_file, tmp_path))
