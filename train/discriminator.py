@@ -38,8 +38,8 @@ class DiscriminatorConfig:
 class Conv2d(nnx.Module):
     """A convolution over (time, frequency) with weight norm and zero padding to the same size.
 
-    `[B, K, F, I]` to `[B, K, F, O]`, with a leaky ReLU of `slope` behind it; initialised as torch does,
-    without `rngs` shapes alone.
+    `[B, K, F, I]` to `[B, K, F, O]`, with a leaky ReLU of `slope` behind it, 1 for none; initialised as
+    torch does, without `rngs` shapes alone.
     """
 
     def __init__(

@@ -1,9 +1,10 @@
 """Convolutions over planes of (time, frequency), `[B, K, F, C]`, padded with zeros to the same size.
 
 On a CPU XLA multiplies matrices with O columns, and the few channels of a discriminator keep its units half
-idle; worse, it takes the gradient of a kernel as a convolution with a kernel as large as the plane. There the
-taps over time become columns: one convolution over frequency gives a plane for each of them, and the planes
-are shifted and added.
+idle; the gradient of a kernel it takes as a convolution with a kernel as large as the plane, for each tap
+over time anew. There the taps over time become columns instead: one convolution over frequency gives a plane
+for each of them, and the planes are shifted and added. Bias and activation belong to it, so that of a layer
+only what the next one reads is stored.
 """
 
 import functools
@@ -25,10 +26,13 @@ def conv_planes(
 ) -> Float[Array, "B K F O"]:
     """Cross-correlation over (time, frequency), dilated along time, and a leaky ReLU; W and V are odd.
 
-    The leaky ReLU multiplies what is negative by `slope`, above 0 and at most 1; 1 is none. On a CPU value
-    and gradients equal those of `lax.conv_general_dilated` but for rounding, in about half the time and a
-    third of the memory. Gradients are of reverse mode alone.
+    The leaky ReLU multiplies what is negative by `slope`; 1 is none. Gradients are of reverse mode alone.
+
+    Raises:
+      ValueError: a slope that is not above 0 and at most 1: the gradient knows the sign from the result.
     """
+    if not 0 < slope <= 1:
+        raise ValueError(f"slope must be above 0 and at most 1, not {slope}")
     return lax.platform_dependent(
         x,
         kernel,
@@ -43,6 +47,7 @@ def _directly(x, kernel, bias, *, dilation, slope):
 
 
 def _leaky_relu(x, slope):
+    # Not jax.nn.leaky_relu, which is a jit: within a function that is not inlined, a call of its own.
     return lax.select(x >= 0, x, slope * x) if slope < 1 else x
 
 
@@ -82,11 +87,12 @@ def _later(x, frames):
     return lax.pad(x, x.dtype.type(0), ((0, 0, 0), (frames, -frames, 0), (0, 0, 0), (0, 0, 0)))
 
 
-def _call(*static: str) -> Callable[[Callable], Callable]:
-    """Makes of a function a call that XLA leaves one: what it gives is computed once and stored.
+def _not_inlined(*static: str) -> Callable[[Callable], Callable]:
+    """Makes a function one call in XLA's program, whose result is computed once and stored.
 
-    Inlined, each of an activation's readers would compute it again in its own loops, and those that
-    transpose it read all it is made of out of order: that took longer than the convolutions.
+    Inlined, every reader of an activation computes it again in its own loops. A reader that transposes it,
+    as the gradient of a kernel does, then walks through all its ingredients against their order in memory,
+    which took longer than the convolutions.
     """
 
     def decorate(function):
@@ -102,24 +108,24 @@ def _call(*static: str) -> Callable[[Callable], Callable]:
     return decorate
 
 
-@_call("dilation", "slope")
+@_not_inlined("dilation", "slope")
 def _activated(x, kernel, bias, *, dilation, slope):
     return _leaky_relu(_by_taps(x, kernel, dilation=dilation) + bias, slope)
 
 
-@_call("slope")
-def _before_activation(y, gradient, *, slope):
+@_not_inlined("slope")
+def _gradient_before_activation(y, gradient, *, slope):
     # The sign of what the leaky ReLU gives is the sign of what it got.
     return lax.select(y >= 0, gradient, slope * gradient)
 
 
-@_call("dilation")
-def _of_input(gradient, kernel, *, dilation):
+@_not_inlined("dilation")
+def _gradient_of_input(gradient, kernel, *, dilation):
     return _by_taps(gradient, kernel[::-1, ::-1].swapaxes(2, 3), dilation=dilation)
 
 
-@_call("size", "dilation")
-def _of_parameters(x, gradient, *, size, dilation):
+@_not_inlined("size", "dilation")
+def _gradient_of_parameters(x, gradient, *, size, dilation):
     taps, width = size
     *_, bins, inputs = x.shape
     outputs = gradient.shape[-1]
@@ -145,9 +151,10 @@ def _forward(x, kernel, bias, dilation, slope):
 def _backward(dilation, slope, saved, gradient):
     x, kernel, y = saved
     if slope < 1:
-        gradient = _before_activation(y, gradient, slope=slope)
-    of_parameters = _of_parameters(x, gradient, size=kernel.shape[:2], dilation=dilation)
-    return _of_input(gradient, kernel, dilation=dilation), *of_parameters
+        gradient = _gradient_before_activation(y, gradient, slope=slope)
+    # Two calls, so that the one whose result nobody reads is left out.
+    of_input = _gradient_of_input(gradient, kernel, dilation=dilation)
+    return of_input, *_gradient_of_parameters(x, gradient, size=kernel.shape[:2], dilation=dilation)
 
 
 _on_cpu.defvjp(_forward, _backward)

@@ -160,7 +160,7 @@ class Trainer:
         return total, {**terms, "loss": total}
 
     def discriminator_loss(self, real: Judged, fake: Judged) -> Float[Array, ""]:
-        """How badly the discriminator tells recordings from reconstructions."""
+        """How badly the discriminator tells recordings from reconstructions; of judgements, not features."""
         return self._adversarial_loss("discriminator")(real[0], fake[0])
 
     def _judge(self, discriminator: Parameters, audio: Float[Array, "B T C"]) -> Judged:
@@ -181,24 +181,25 @@ class Trainer:
 
         Recording and reconstruction are judged once each, for both losses.
         """
-        (prediction, kl), to_generator = jax.vjp(
+        (prediction, kl), pull_to_generator = jax.vjp(
             lambda generator: self.reconstruct(generator, state.constants, audio, noise), state.generator
         )
         if not adversarial:
-            of_output, terms = jax.grad(self.generator_loss, (0, 1), has_aux=True)(
+            of_outputs, terms = jax.grad(self.generator_loss, (0, 1), has_aux=True)(
                 prediction, kl, audio, None
             )
-            return *to_generator(of_output), None, terms
-        real, real_to_judge = jax.vjp(lambda judge: self._judge(judge, audio), state.discriminator)
-        fake, fake_to_judge = jax.vjp(self._judge, state.discriminator, prediction)
+            (generator_gradient,) = pull_to_generator(of_outputs)
+            return generator_gradient, None, terms
+        real, pull_from_real = jax.vjp(lambda d: self._judge(d, audio), state.discriminator)
+        fake, pull_from_fake = jax.vjp(self._judge, state.discriminator, prediction)
         (of_prediction, of_kl, (_, of_fake)), terms = jax.grad(self.generator_loss, (0, 1, 3), has_aux=True)(
             prediction, kl, audio, (real, fake)
         )
-        of_prediction += fake_to_judge(of_fake)[1]
-        (generator,) = to_generator((of_prediction, of_kl))
+        of_prediction += pull_from_fake(of_fake)[1]
+        (generator_gradient,) = pull_to_generator((of_prediction, of_kl))
         loss, (of_real, of_fake) = jax.value_and_grad(self.discriminator_loss, (0, 1))(real, fake)
-        judge = jax.tree.map(jnp.add, real_to_judge(of_real)[0], fake_to_judge(of_fake)[0])
-        return generator, judge, {**terms, "discriminator": loss}
+        discriminator_gradient = jax.tree.map(jnp.add, pull_from_real(of_real)[0], pull_from_fake(of_fake)[0])
+        return generator_gradient, discriminator_gradient, {**terms, "discriminator": loss}
 
     def step(
         self, state: TrainState, audio: Float[Array, "B T C"], *, adversarial: bool
@@ -208,7 +209,9 @@ class Trainer:
         A step with a non-finite loss or gradient changes nothing but the counters.
         """
         noise = self.noise(state.step, audio.shape[0])
-        generator_gradient, discriminator_gradient, terms = self._share(state, audio, noise, adversarial)
+        generator_gradient, discriminator_gradient, terms = self._over_devices(
+            state, audio, noise, adversarial
+        )
         norm = optax.tree.norm(generator_gradient)
         updates, optimizer = self._optimizer.update(generator_gradient, state.optimizer, state.generator)
         generator = optax.apply_updates(state.generator, updates)
@@ -248,7 +251,7 @@ class Trainer:
         latents = latents_of(self.config.data.crop_samples, self.model_config.encoder.strides)
         return jax.random.normal(key, (batch_size, latents, self.model_config.latent_dim))
 
-    def _share(self, state, audio, noise, adversarial):
+    def _over_devices(self, state, audio, noise, adversarial):
         """Gradients and terms averaged over the devices."""
         if self.mesh is None:
             return self._accumulate(state, audio, noise, adversarial)
@@ -257,7 +260,8 @@ class Trainer:
         def part(*inputs):
             return jax.lax.pmean(self._accumulate(*inputs, adversarial), axis)
 
-        # Said explicitly, since XLA by itself gathers the whole batch for every Fourier transform.
+        # XLA by itself gathers the whole batch for every Fourier transform. If it checked what varies over
+        # devices, gradients of what does not would come summed already.
         return jax.shard_map(
             part,
             mesh=self.mesh,

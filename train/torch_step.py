@@ -116,11 +116,8 @@ class TorchStep:
     def backward(self, audio: torch.Tensor, noise: torch.Tensor) -> dict[str, torch.Tensor]:
         """Leaves the gradients in the parameters' `grad`; returns the terms."""
         terms = self.losses(audio, noise)
-        generator, judges = list(self.generator.parameters()), list(self.judges.parameters())
-        found = torch.autograd.grad(terms["loss"], generator, retain_graph=True)
-        judged = torch.autograd.grad(terms["discriminator"], judges)
-        for parameter, gradient in zip([*generator, *judges], [*found, *judged], strict=True):
-            parameter.grad = gradient
+        _gradients(terms["loss"], self.generator, retain_graph=True)
+        _gradients(terms["discriminator"], self.judges)
         return terms
 
     def update(
@@ -132,14 +129,15 @@ class TorchStep:
     ) -> None:
         """A whole step as one would write it for speed; without `judge_optimizer` no adversarial terms.
 
-        The objective's terms share their transforms; the discriminator judges the recording once,
-        and the reconstruction once for each of the two losses.
+        The objective's terms share their transforms, and both losses what the discriminator says: recording
+        and reconstruction are judged once each. Gradients nobody reads are not computed.
         """
         config = self.config
         prediction, kl = self.generator(audio, noise)
         loss = self._objective(prediction, audio)
         loss = loss + config.objective.waveform * _relative_error(prediction, audio) + config.kl_weight * kl
-        if judge_optimizer is not None:
+        adversarial = judge_optimizer is not None
+        if adversarial:
             real = [judge(audio) for judge in self.judges]
             fake = [judge(prediction) for judge in self.judges]
             matching = [
@@ -148,20 +146,25 @@ class TorchStep:
             ]
             loss = loss + config.adversarial.weight * _mean([(1 - j).square().mean() for j, _ in fake])
             loss = loss + config.adversarial.feature_matching_weight * _mean(matching)
-        _descend(loss, self.generator, generator_optimizer, config.optimizer.clip_norm)
-        if judge_optimizer is not None:
-            fake = [judge(prediction.detach())[0] for judge in self.judges]
+        _gradients(loss, self.generator, retain_graph=adversarial)
+        if adversarial:
             losses = [
-                (1 - r).square().mean() + f.square().mean() for (r, _), f in zip(real, fake, strict=True)
+                (1 - r).square().mean() + f.square().mean() for (r, _), (f, _) in zip(real, fake, strict=True)
             ]
-            _descend(_mean(losses), self.judges, judge_optimizer, config.adversarial.optimizer.clip_norm)
+            _gradients(_mean(losses), self.judges)
+            _descend(self.judges, judge_optimizer, config.adversarial.optimizer.clip_norm)
+        _descend(self.generator, generator_optimizer, config.optimizer.clip_norm)
 
 
-def _descend(
-    loss: torch.Tensor, module: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float | None
-) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+def _gradients(loss: torch.Tensor, module: nn.Module, *, retain_graph: bool = False) -> None:
+    """Leaves the gradients of `module` alone in its parameters' `grad`."""
+    parameters = list(module.parameters())
+    found = torch.autograd.grad(loss, parameters, retain_graph=retain_graph)
+    for parameter, gradient in zip(parameters, found, strict=True):
+        parameter.grad = gradient
+
+
+def _descend(module: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> None:
     if clip_norm is not None:
         nn.utils.clip_grad_norm_(module.parameters(), clip_norm)
     optimizer.step()
