@@ -108,7 +108,7 @@ def config_file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(config_file, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alone")
-    wait(start(config_file, workdir))
+    train(TrainConfig.from_json(config_file), workdir)
     return named_arrays(checkpoints.load(workdir / "model.safetensors"))
 
 
