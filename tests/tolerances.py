@@ -91,6 +91,6 @@ ACCUMULATION = 1e-5
 # The same operations, fused differently, through one AdamW step of 1e-3.
 REMATERIALIZED = 1e-5
 
-# The same products summed in another order, relative to the peak: up to 27·16 of them for a value, as many as
+# The same products summed in another order, relative to the peak: up to 25·40 of them for a value, as many as
 # the plane has bins for the kernel's gradient.
 PLANE_CONVOLUTION = 1e-5
