@@ -260,8 +260,8 @@ class Trainer:
         def part(*inputs):
             return jax.lax.pmean(self._accumulate(*inputs, adversarial), axis)
 
-        # XLA by itself gathers the whole batch for every Fourier transform. If it checked what varies over
-        # devices, gradients of what does not would come summed already.
+        # XLA by itself gathers the whole batch for every Fourier transform. With `check_vma` the gradients of
+        # parameters, which do not vary over devices, would come summed already.
         return jax.shard_map(
             part,
             mesh=self.mesh,
