@@ -36,9 +36,10 @@ def join_processes(arguments: argparse.Namespace) -> tuple[int, int]:
     """This process's index and their number; before JAX starts its threads, which are to share one heap."""
     from earvae_jax.processes import join
 
-    from .one_arena import use_one_arena
+    from .heap import keep_large_arrays_outside, use_one_heap
 
-    use_one_arena()
+    use_one_heap()
+    keep_large_arrays_outside()
     return join(arguments)
 
 

@@ -1,0 +1,41 @@
+"""How glibc keeps the memory of a command: one heap for all threads, and large arrays outside it."""
+
+import ctypes
+import os
+import platform
+
+# Parameters of mallopt(3).
+_M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
+_LARGE = 1 << 20  # bytes
+
+
+def use_one_heap() -> None:
+    """Keeps glibc from opening a heap for every thread; to be called before JAX starts its own.
+
+    What one thread freed then serves the others too: with the tiny model ten minutes of audio take 550 MB
+    instead of 730. `MALLOC_ARENA_MAX` and `GLIBC_TUNABLES` have precedence; other C libraries are left alone.
+    """
+    if not _environment_chooses("MALLOC_ARENA_MAX", "arena_max"):
+        _set(_M_ARENA_MAX, 1)
+
+
+def keep_large_arrays_outside() -> None:
+    """Gives arrays of a megabyte and more pages of their own, which go back to the system with them.
+
+    Otherwise glibc learns to take arrays up to 32 MB from the heap, and holes stay between the small things
+    that outlive them: the tiny model took 525 MB for two minutes of audio and 650 for an hour. No stage is
+    slower for it.
+    `MALLOC_MMAP_THRESHOLD_` and `GLIBC_TUNABLES` have precedence; other C libraries are left alone.
+    """
+    if not _environment_chooses("MALLOC_MMAP_THRESHOLD_", "mmap_threshold"):
+        _set(_M_MMAP_THRESHOLD, _LARGE)
+
+
+def _environment_chooses(variable: str, tunable: str) -> bool:
+    return variable in os.environ or tunable in os.environ.get("GLIBC_TUNABLES", "")
+
+
+def _set(parameter: int, value: int) -> None:
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(parameter, value)

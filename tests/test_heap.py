@@ -1,0 +1,73 @@
+"""The codec's commands keep one heap, large arrays outside it, unless the environment says otherwise."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# Threads take memory at the same time; malloc_info(3) then lists a <heap nr=…> for every arena.
+THREADS = """
+import ctypes, sys, tempfile, threading
+from earvae_jax.infer.heap import use_one_heap
+use_one_heap()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+together = threading.Barrier(8)
+def work():
+    together.wait()
+    for _ in range(1000):
+        libc.malloc(1000)
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc.fopen.restype, libc.malloc_info.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
+libc.fclose.argtypes = [ctypes.c_void_p]
+with tempfile.NamedTemporaryFile() as file:
+    stream = libc.fopen(file.name.encode(), b"w")
+    libc.malloc_info(0, stream)
+    libc.fclose(stream)
+    print(file.read().count(b"<heap "))
+"""
+
+# An array between two small ones that stay. Of the heap it would leave a hole that the process keeps; freeing
+# a larger one first teaches glibc to take it from there.
+LARGE_ARRAY = """
+import ctypes
+from earvae_jax.machine import memory
+from earvae_jax.infer.heap import keep_large_arrays_outside
+keep_large_arrays_outside()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+libc.free(libc.malloc(30 << 20))
+large = libc.malloc(20 << 20)
+ctypes.memset(large, 1, 20 << 20)
+libc.malloc(100_000)
+before = memory()
+libc.free(large)
+print(before - memory() >> 20)
+"""
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+
+
+def run(program: str, **environment: str) -> int:
+    chosen = ("GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_")
+    kept = {n: v for n, v in os.environ.items() if n not in chosen}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=kept | environment, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+def test_threads_share_one_heap_unless_the_environment_chooses():
+    assert run(THREADS) == 1
+    assert run(THREADS, MALLOC_ARENA_MAX="4") > 1
+    assert run(THREADS, GLIBC_TUNABLES="glibc.malloc.arena_max=4") > 1
+
+
+def test_large_arrays_leave_no_holes_unless_the_environment_chooses():
+    assert run(LARGE_ARRAY) >= 19
+    assert run(LARGE_ARRAY, MALLOC_MMAP_THRESHOLD_=str(32 << 20)) == 0
