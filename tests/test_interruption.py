@@ -18,7 +18,14 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 RATE = 8000
 FILES, SAMPLES = 40, 60_000
-COMMAND = (sys.executable, "-c", "from earvae_jax.command import main; main()")
+# What a shell starts in the background ignores Ctrl-C, and so would all that it starts.
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from earvae_jax.command import main
+main()
+"""
+COMMAND = (sys.executable, "-c", PROGRAM)
 
 
 def make_music(root, samples=SAMPLES):
