@@ -31,7 +31,7 @@ with tempfile.NamedTemporaryFile() as file:
     print(file.read().count(b"<heap "))
 """
 
-# An array between two small ones that stay. Of the heap it would leave a hole that the process keeps; freeing
+# A small array that stays lies behind a large one, which would leave a hole in the heap when it goes; freeing
 # a larger one first teaches glibc to take it from there.
 LARGE_ARRAY = """
 import ctypes
