@@ -1,4 +1,4 @@
-"""The discriminator's convolution against XLA's own, values and gradients."""
+"""The discriminator's convolutions against XLA's own, values and gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -8,93 +8,105 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import PLANE_CONVOLUTION
 
-from earvae_jax.train.plane_convolution import _directly, conv_planes
+from earvae_jax.train.plane_convolution import PlaneLayer, _directly, conv_stack
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-def compare(shape, kernel_shape, dilation, slope):
+def compare(shape, kernel_shapes, dilations, slope):
     random = np.random.default_rng(0)
-    shapes = shape, kernel_shape, kernel_shape[-1:]
-    x, kernel, bias = (jnp.asarray(random.standard_normal(s), jnp.float32) for s in shapes)
+
+    def normal(*size):
+        return jnp.asarray(random.standard_normal(size), jnp.float32)
+
+    x = normal(*shape)
+    layers = tuple(
+        PlaneLayer(normal(*size) / np.prod(size[:3]) ** 0.5, normal(size[-1])) for size in kernel_shapes
+    )
 
     def outputs(function):
-        y, transpose = jax.vjp(
-            lambda *operands: function(*operands, dilation=dilation, slope=slope), x, kernel, bias
+        found, pull = jax.vjp(
+            lambda *operands: function(*operands, dilations=dilations, slope=slope), x, layers
         )
-        return y, *transpose(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
+        return found, pull([jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape) for y in found])
 
-    for ours, expected in zip(jax.jit(lambda: outputs(conv_planes))(), outputs(_directly), strict=True):
+    compared = jax.tree.leaves(jax.jit(lambda: outputs(conv_stack))()), jax.tree.leaves(outputs(_directly))
+    for ours, expected in zip(*compared, strict=True):
         assert ours.shape == expected.shape
         largest = max(float(jnp.abs(expected).max()), 1.0)
         np.testing.assert_allclose(ours, expected, rtol=0, atol=PLANE_CONVOLUTION * largest)
 
 
-# A wide layer, the first, a narrow one, the last.
-@pytest.mark.parametrize("sizes", [(3, 9, 16, 16), (3, 9, 4, 16), (3, 3, 16, 16), (3, 3, 16, 1)])
-def test_layers_of_the_discriminator(sizes):
-    compare((2, 11, 33, sizes[2]), sizes, 1, 1.0 if sizes[3] == 1 else 0.2)
+def test_the_layers_of_a_discriminator():
+    """The first, wide ones, a narrow one, the last."""
+    sizes = [(3, 9, 4, 16), (3, 9, 16, 16), (3, 9, 16, 16), (3, 3, 16, 16), (3, 3, 16, 1)]
+    compare((2, 11, 33, 4), sizes, (1, 2, 4, 1, 1), 0.2)
 
 
 @settings(max_examples=10, deadline=None)
 @given(
     frames=st.integers(1, 9),
     bins=st.integers(1, 12),
-    kernel=st.tuples(*[st.sampled_from([1, 3, 5])] * 2, *[st.sampled_from([1, 2, 40])] * 2),
+    widths=st.lists(st.tuples(*[st.sampled_from([1, 3, 5])] * 2), min_size=1, max_size=3),
+    channels=st.lists(st.sampled_from([1, 2, 40]), min_size=4, max_size=4),
     dilation=st.integers(1, 4),
     slope=st.sampled_from([0.01, 0.2, 1.0]),
 )
-def test_any_plane_and_kernel(frames, bins, kernel, dilation, slope):
-    """Also planes smaller than the reach of the kernel."""
-    compare((1, frames, bins, kernel[2]), kernel, dilation, slope)
+def test_any_plane_and_kernels(frames, bins, widths, channels, dilation, slope):
+    """Also planes smaller than the reach of the kernels."""
+    sizes = [(*width, *channels[i : i + 2]) for i, width in enumerate(widths)]
+    compare((1, frames, bins, channels[0]), sizes, (dilation,) * len(sizes), slope)
 
 
 def test_gradients_can_be_differentiated_again():
     random = np.random.default_rng(1)
-    x, kernel = (jnp.asarray(random.standard_normal(s), jnp.float32) for s in ((1, 4, 12, 3), (3, 9, 3, 2)))
+    shapes = (1, 4, 12, 3), (3, 9, 3, 2), (3, 3, 2, 1)
+    x, *kernels = (jnp.asarray(random.standard_normal(s), jnp.float32) for s in shapes)
+    layers = tuple(PlaneLayer(0.1 * kernel, jnp.zeros(kernel.shape[-1])) for kernel in kernels)
 
     def penalty(x, function):
         steepness = jax.grad(
-            lambda x: jnp.sum(jnp.tanh(function(x, 0.1 * kernel, jnp.zeros(2), dilation=1, slope=0.2)))
+            lambda x: jnp.sum(jnp.tanh(function(x, layers, dilations=(1, 1), slope=0.2)[-1]))
         )(x)
         return jnp.sum(jnp.square(steepness))
 
-    ours, expected = (jax.grad(penalty)(x, function) for function in (conv_planes, _directly))
+    ours, expected = (jax.grad(penalty)(x, function) for function in (conv_stack, _directly))
     np.testing.assert_allclose(ours, expected, atol=PLANE_CONVOLUTION * float(jnp.abs(expected).max()))
 
 
 def test_zeros_and_bfloat16_have_the_gradient_of_the_definition():
     x, kernel = jnp.zeros((1, 5, 7, 2), jnp.bfloat16), jnp.ones((3, 3, 2, 4), jnp.bfloat16)
+    last = jnp.ones((1, 1, 4, 1), jnp.bfloat16)
 
     def gradients(function):
-        y, pull = jax.vjp(
-            lambda *a: function(*a, dilation=1, slope=0.2), x, kernel, jnp.zeros(4, jnp.bfloat16)
+        layers = (
+            PlaneLayer(kernel, jnp.zeros(4, jnp.bfloat16)),
+            PlaneLayer(last, jnp.zeros(1, jnp.bfloat16)),
         )
-        return pull(jnp.ones_like(y))
+        found, pull = jax.vjp(lambda *a: function(*a, dilations=(1, 1), slope=0.2), x, layers)
+        return jax.tree.leaves(pull(jax.tree.map(jnp.ones_like, found)))
 
-    for ours, expected in zip(gradients(conv_planes), gradients(_directly), strict=True):
+    for ours, expected in zip(gradients(conv_stack), gradients(_directly), strict=True):
         assert ours.dtype == jnp.bfloat16
         np.testing.assert_array_equal(ours, expected)
 
 
 def test_a_slope_that_hides_the_sign_is_refused():
     with pytest.raises(ValueError, match="slope must be above 0 and at most 1, not 0"):
-        conv_planes(jnp.ones((1, 1, 1, 1)), jnp.ones((1, 1, 1, 1)), jnp.ones(1), slope=0)
+        conv_stack(jnp.ones((1, 1, 1, 1)), (), dilations=(), slope=0)
 
 
 def test_layers_stay_calls_in_the_program():
     """Inlined they are right too, but a step takes three times the memory for what it stores in between."""
 
-    def loss(x, kernel, bias):
-        for _ in range(2):
-            x = conv_planes(x, kernel, bias, slope=0.2)
-        return jnp.sum(jnp.sin(x))
+    def loss(x, layers):
+        return sum(jnp.sum(jnp.sin(y)) for y in conv_stack(x, layers, dilations=(1, 1), slope=0.2))
 
-    operands = map(jnp.ones, ((1, 6, 20, 4), (3, 9, 4, 4), (4,)))
+    operands = jnp.ones((1, 6, 20, 4)), (PlaneLayer(jnp.ones((3, 9, 4, 4)), jnp.ones(4)),) * 2
     jax.config.update("jax_disable_most_optimizations", False)  # the program that users run
     try:
-        compiled = jax.jit(jax.grad(loss, (1, 2))).lower(*operands).compile()
+        compiled = jax.jit(jax.grad(loss, 1)).lower(*operands).compile()
     finally:
         jax.config.update("jax_disable_most_optimizations", True)
-    # Each layer's activation, its gradient and that of its parameters; the second's of its input.
-    assert compiled.as_text().count(" call(") == 7
+    # Each layer, and for its kernel's gradient two orders, copies and the product; the second's of its input.
+    assert compiled.as_text().count(" call(") == 11

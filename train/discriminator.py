@@ -14,7 +14,7 @@ from earvae_jax.errors import UserError
 from earvae_jax.layers import uniform_param
 from earvae_jax.spectral import hann_window, stft
 
-from .plane_convolution import conv_planes
+from .plane_convolution import PlaneLayer, conv_stack
 
 _WIDE, _NARROW = (3, 9), (3, 3)  # kernels over (time, frequency)
 _SLOPE = 0.2  # of the leaky ReLU
@@ -36,10 +36,9 @@ class DiscriminatorConfig:
 
 
 class Conv2d(nnx.Module):
-    """A convolution over (time, frequency) with weight norm and zero padding to the same size.
+    """The parameters of a convolution over (time, frequency) with weight norm, dilated along time.
 
-    `[B, K, F, I]` to `[B, K, F, O]`, with a leaky ReLU of `slope` behind it, 1 for none; initialised as
-    torch does, without `rngs` shapes alone.
+    Initialised as torch does, without `rngs` shapes alone.
     """
 
     def __init__(
@@ -49,11 +48,9 @@ class Conv2d(nnx.Module):
         width: tuple[int, int],
         *,
         dilation: int = 1,
-        slope: float = 1.0,
         rngs: nnx.Rngs | None,
     ):
         self.dilation = dilation
-        self.slope = slope
         bound = (inputs * math.prod(width)) ** -0.5
         self.direction = uniform_param((*width, inputs, outputs), bound, rngs)
         self.gain = uniform_param((outputs,), 0.0, rngs)
@@ -61,10 +58,10 @@ class Conv2d(nnx.Module):
             self.gain.set_value(jnp.sqrt(jnp.sum(jnp.square(self.direction[...]), axis=(0, 1, 2))))
         self.bias = uniform_param((outputs,), bound, rngs)
 
-    def __call__(self, x: Float[Array, "B K F I"]) -> Float[Array, "B K F O"]:
-        kernel = weight_norm(self.gain[...], self.direction[...], axis=3).astype(x.dtype)
-        bias = self.bias[...].astype(x.dtype)
-        return conv_planes(x, kernel, bias, dilation=self.dilation, slope=self.slope)
+    def layer(self, dtype: jnp.dtype) -> PlaneLayer:
+        """Kernel and bias to compute with."""
+        kernel = weight_norm(self.gain[...], self.direction[...], axis=3)
+        return PlaneLayer(kernel.astype(dtype), self.bias[...].astype(dtype))
 
 
 class STFTDiscriminator(nnx.Module):
@@ -75,12 +72,9 @@ class STFTDiscriminator(nnx.Module):
         filters = config.filters
         self.convs = nnx.List(
             [
-                Conv2d(2 * channels, filters, _WIDE, slope=_SLOPE, rngs=rngs),
-                *(
-                    Conv2d(filters, filters, _WIDE, dilation=d, slope=_SLOPE, rngs=rngs)
-                    for d in config.dilations
-                ),
-                Conv2d(filters, filters, _NARROW, slope=_SLOPE, rngs=rngs),
+                Conv2d(2 * channels, filters, _WIDE, rngs=rngs),
+                *(Conv2d(filters, filters, _WIDE, dilation=d, rngs=rngs) for d in config.dilations),
+                Conv2d(filters, filters, _NARROW, rngs=rngs),
             ]
         )
         self.conv_post = Conv2d(filters, 1, _NARROW, rngs=rngs)
@@ -96,11 +90,14 @@ class STFTDiscriminator(nnx.Module):
         self, audio: Float[Array, "B T C"], dtype: jnp.dtype = jnp.float32
     ) -> tuple[Float[Array, "B K F 1"], list[Float[Array, "B K F H"]]]:
         """The judgement of every bin, and the feature maps after each activation, computed in `dtype`."""
-        x, features = self.planes(audio).astype(dtype), []
-        for conv in self.convs:
-            x = conv(x)
-            features.append(x)
-        return self.conv_post(x), features
+        convs = [*self.convs, self.conv_post]
+        *features, judgement = conv_stack(
+            self.planes(audio).astype(dtype),
+            [conv.layer(dtype) for conv in convs],
+            dilations=[conv.dilation for conv in convs],
+            slope=_SLOPE,
+        )
+        return judgement, features
 
 
 class Discriminator(nnx.Module):

@@ -1,49 +1,62 @@
-"""Convolutions over planes of (time, frequency), `[B, K, F, C]`, padded with zeros to the same size.
+"""Stacks of convolutions over planes of (time, frequency), `[B, K, F, C]`, padded to keep their size.
 
 On a CPU XLA multiplies matrices with O columns, and the few channels of a discriminator keep its units half
 idle; the gradient of a kernel it takes as a convolution with a kernel as large as the plane, for each tap
 over time anew. There the taps over time become columns instead: one convolution over frequency gives a plane
-for each of them, and the planes are shifted and added. Bias and activation belong to it, so that of a layer
-only what the next one reads is stored.
+for each of them, and the planes are shifted and added. Whatever is elementwise belongs to the loop that adds
+them, bias and activation forwards, the gradients of feature maps and activations backwards: planes of a
+discriminator are larger than any cache, and each pass over one costs a third of a convolution.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 from jax import lax
-from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Array, Float
 
+from .materialize import not_inlined
 
-def conv_planes(
-    x: Float[Array, "B K F I"],
-    kernel: Float[Array, "W V I O"],
-    bias: Float[Array, " O"],
-    *,
-    dilation: int = 1,
-    slope: float = 1.0,
-) -> Float[Array, "B K F O"]:
-    """Cross-correlation over (time, frequency), dilated along time, and a leaky ReLU; W and V are odd.
 
-    The leaky ReLU multiplies what is negative by `slope`; 1 is none. Gradients are of reverse mode alone.
+class PlaneLayer(NamedTuple):
+    """Kernel and bias of a convolution; W and V are odd."""
+
+    kernel: Float[Array, "W V I O"]
+    bias: Float[Array, " O"]
+
+
+def conv_stack(
+    x: Float[Array, "B K F I"], layers: Sequence[PlaneLayer], *, dilations: Sequence[int], slope: float
+) -> list[Float[Array, "B K F O"]]:
+    """What every layer of a stack gives, each the input of the next.
+
+    A layer is a cross-correlation over (time, frequency), dilated along time by its entry of `dilations`;
+    all but the last end in a leaky ReLU, which multiplies what is negative by `slope`. Gradients are of
+    reverse mode alone.
 
     Raises:
       ValueError: a slope that is not above 0 and at most 1: the gradient knows the sign from the result.
     """
     if not 0 < slope <= 1:
         raise ValueError(f"slope must be above 0 and at most 1, not {slope}")
+    dilations = tuple(dilations)
     return lax.platform_dependent(
         x,
-        kernel,
-        bias,
-        cpu=functools.partial(_on_cpu, dilation=dilation, slope=slope),
-        default=functools.partial(_directly, dilation=dilation, slope=slope),
+        tuple(layers),
+        cpu=functools.partial(_on_cpu, dilations=dilations, slope=slope),
+        default=functools.partial(_directly, dilations=dilations, slope=slope),
     )
 
 
-def _directly(x, kernel, bias, *, dilation, slope):
-    return _leaky_relu(_by_definition(x, kernel, dilation=dilation) + bias, slope)
+def _directly(x, layers, *, dilations, slope):
+    outputs = []
+    for place, ((kernel, bias), dilation) in enumerate(zip(layers, dilations, strict=True), start=1):
+        x = _by_definition(x, kernel, dilation=dilation) + bias
+        if place < len(layers):
+            x = _leaky_relu(x, slope)
+        outputs.append(x)
+    return outputs
 
 
 def _leaky_relu(x, slope):
@@ -63,6 +76,30 @@ def _by_definition(x, kernel, *, dilation):
     )
 
 
+def _convolve(x, kernel, *, dilation):
+    """In the form that is fastest on a CPU."""
+    _, width, inputs, outputs = kernel.shape
+    if inputs == 1:
+        return _by_products(x, kernel, dilation=dilation)
+    if width < _WIDE and outputs > 1:
+        return _by_definition(x, kernel, dilation=dilation)
+    return _by_taps(x, kernel, dilation=dilation)
+
+
+# Taps over frequency from which on XLA's own convolution is the slower one.
+_WIDE = 9
+
+
+def _by_products(x, kernel, *, dilation):
+    """Of one channel: its shifted copies times the taps, in one loop."""
+    taps, width, _, _ = kernel.shape
+    return sum(
+        _shifted(x, (0, (taps // 2 - tap) * dilation, width // 2 - place, 0)) * kernel[tap, place, 0]
+        for tap in range(taps)
+        for place in range(width)
+    )
+
+
 def _by_taps(x, kernel, *, dilation):
     taps, width, inputs, outputs = kernel.shape
     batch, frames, bins, _ = x.shape
@@ -72,7 +109,7 @@ def _by_taps(x, kernel, *, dilation):
         width,
     ).reshape(batch, frames, bins, taps * outputs)
     return sum(
-        _later(planes[..., tap * outputs : (tap + 1) * outputs], (taps // 2 - tap) * dilation)
+        _shifted(planes[..., tap * outputs : (tap + 1) * outputs], (0, (taps // 2 - tap) * dilation, 0, 0))
         for tap in range(taps)
     )
 
@@ -83,78 +120,97 @@ def _over_frequency(rows, kernel, width):
     )
 
 
-def _later(x, frames):
-    return lax.pad(x, x.dtype.type(0), ((0, 0, 0), (frames, -frames, 0), (0, 0, 0), (0, 0, 0)))
+def _shifted(x, places):
+    """By so many places along each axis, with zeros where nothing comes from."""
+    return lax.pad(x, x.dtype.type(0), [(by, -by, 0) for by in places])
 
 
-def _not_inlined(*static: str) -> Callable[[Callable], Callable]:
-    """Makes a function one call in XLA's program, whose result is computed once and stored.
-
-    Inlined, every reader of an activation computes it again in its own loops. A reader that transposes it,
-    as the gradient of a kernel does, then walks through all its ingredients against their order in memory,
-    which took longer than the convolutions.
-    """
-
-    def decorate(function):
-        compiled = jax.jit(function, static_argnames=static)
-
-        @functools.wraps(function)
-        def call(*args, **options):
-            with set_xla_metadata(inlineable="false"):
-                return compiled(*args, **options)
-
-        return call
-
-    return decorate
+@not_inlined("dilation", "slope")
+def _layer(x, kernel, bias, *, dilation, slope):
+    return _leaky_relu(_convolve(x, kernel, dilation=dilation) + bias, slope)
 
 
-@_not_inlined("dilation", "slope")
-def _activated(x, kernel, bias, *, dilation, slope):
-    return _leaky_relu(_by_taps(x, kernel, dilation=dilation) + bias, slope)
-
-
-@_not_inlined("slope")
-def _gradient_before_activation(y, gradient, *, slope):
-    # The sign of what the leaky ReLU gives is the sign of what it got.
-    return lax.select(y >= 0, gradient, slope * gradient)
-
-
-@_not_inlined("dilation")
+@not_inlined("dilation")
 def _gradient_of_input(gradient, kernel, *, dilation):
-    return _by_taps(gradient, kernel[::-1, ::-1].swapaxes(2, 3), dilation=dilation)
+    return _convolve(gradient, _transposed(kernel), dilation=dilation)
 
 
-@_not_inlined("size", "dilation")
+@not_inlined("dilation", "slope")
+def _gradient_before_activation(gradient, kernel, y, gradient_of_y, *, dilation, slope):
+    """From above a layer whose input is `y` to before the activation that gave `y`."""
+    total = _convolve(gradient, _transposed(kernel), dilation=dilation) + gradient_of_y
+    # The sign of what the leaky ReLU gives is the sign of what it got.
+    return lax.select(y >= 0, total, slope * total)
+
+
+def _transposed(kernel):
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
 def _gradient_of_parameters(x, gradient, *, size, dilation):
+    """A convolution over frequency again: frames and items are its channels, taps over time its outputs."""
+    columns = _later_copies(_bins_first(gradient), taps=size[0], dilation=dilation)
+    of_kernel = _gradient_of_kernel(_channels_first(x), columns, size=size)
+    return PlaneLayer(of_kernel, gradient.sum((0, 1, 2)))
+
+
+# XLA's fast convolution needs these orders of dimensions, and in a call it finds none by itself. A step at a
+# time: in one loop over shifted planes in another order, every element is looked for by itself.
+
+
+@not_inlined()
+def _channels_first(x):
+    return x.transpose(3, 2, 0, 1)
+
+
+@not_inlined()
+def _bins_first(x):
+    return x.transpose(2, 0, 1, 3)
+
+
+@not_inlined("taps", "dilation")
+def _later_copies(x, *, taps, dilation):
+    return lax.concatenate([_shifted(x, (0, 0, (tap - taps // 2) * dilation, 0)) for tap in range(taps)], 3)
+
+
+@not_inlined("size")
+def _gradient_of_kernel(rows, columns, *, size):
     taps, width = size
-    *_, bins, inputs = x.shape
-    outputs = gradient.shape[-1]
-    planes = lax.concatenate([_later(gradient, (tap - taps // 2) * dilation) for tap in range(taps)], 3)
-    # In the order of dimensions that XLA's fast convolution needs: in a call it finds no other.
-    rows = x.transpose(3, 2, 0, 1).reshape(inputs, bins, -1)
-    columns = planes.transpose(2, 0, 1, 3).reshape(bins, -1, taps * outputs)
-    found = _over_frequency(rows, columns, width)
-    of_kernel = found.reshape(inputs, width, taps, outputs).transpose(2, 1, 0, 3)
-    return of_kernel, gradient.sum((0, 1, 2))
+    inputs, bins = rows.shape[:2]
+    found = _over_frequency(
+        rows.reshape(inputs, bins, -1), columns.reshape(bins, -1, columns.shape[3]), width
+    )
+    return found.reshape(inputs, width, taps, -1).transpose(2, 1, 0, 3)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnames=("dilation", "slope"))
-def _on_cpu(x, kernel, bias, dilation, slope):
-    return _activated(x, kernel, bias, dilation=dilation, slope=slope)
+@functools.partial(jax.custom_vjp, nondiff_argnames=("dilations", "slope"))
+def _on_cpu(x, layers, dilations, slope):
+    outputs = []
+    for place, ((kernel, bias), dilation) in enumerate(zip(layers, dilations, strict=True), start=1):
+        x = _layer(x, kernel, bias, dilation=dilation, slope=slope if place < len(layers) else 1)
+        outputs.append(x)
+    return outputs
 
 
-def _forward(x, kernel, bias, dilation, slope):
-    y = _on_cpu(x, kernel, bias, dilation, slope)
-    return y, (x, kernel, y)
+def _forward(x, layers, dilations, slope):
+    outputs = _on_cpu(x, layers, dilations, slope)
+    return outputs, ([x, *outputs[:-1]], [layer.kernel for layer in layers])
 
 
-def _backward(dilation, slope, saved, gradient):
-    x, kernel, y = saved
-    if slope < 1:
-        gradient = _gradient_before_activation(y, gradient, slope=slope)
-    # Two calls, so that the one whose result nobody reads is left out.
-    of_input = _gradient_of_input(gradient, kernel, dilation=dilation)
-    return of_input, *_gradient_of_parameters(x, gradient, size=kernel.shape[:2], dilation=dilation)
+def _backward(dilations, slope, saved, of_outputs):
+    inputs, kernels = saved
+    gradient = of_outputs[-1]
+    of_layers = []
+    # A call for each result, so that one which nobody reads is left out.
+    for place in reversed(range(len(kernels))):
+        x, kernel, dilation = inputs[place], kernels[place], dilations[place]
+        of_layers.append(_gradient_of_parameters(x, gradient, size=kernel.shape[:2], dilation=dilation))
+        if place:
+            gradient = _gradient_before_activation(
+                gradient, kernel, x, of_outputs[place - 1], dilation=dilation, slope=slope
+            )
+    of_input = _gradient_of_input(gradient, kernels[0], dilation=dilations[0])
+    return of_input, tuple(reversed(of_layers))
 
 
 _on_cpu.defvjp(_forward, _backward)

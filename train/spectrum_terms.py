@@ -7,12 +7,14 @@ functions of audio.
 import math
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Complex, Float
 
 from earvae_jax import spectral
+
+from .materialize import gradient_materialized
 
 Weighting = Literal["magnitude"] | None
 
@@ -81,15 +83,20 @@ def _phase_change(prediction, target, axis, hop_length, wrap, weighting, level) 
         return jnp.zeros(())  # one frame: nothing changes
     if wrap:
         # The phase of P · conj(T) is the difference of the phases up to whole turns, which wrapping removes.
-        change = spectral.wrap_phase(jnp.diff(spectral.phase(prediction * target.conj()), axis=axis))
+        change = spectral.wrap_phase(_difference(spectral.phase(prediction * target.conj()), axis))
     else:
-        change = jnp.diff(spectral.phase(prediction), axis=axis) - jnp.diff(spectral.phase(target), axis=axis)
+        change = _difference(spectral.phase(prediction), axis) - _difference(spectral.phase(target), axis)
     if weighting is None:
         return jnp.mean(jnp.abs(change))
     smaller = jnp.sqrt(jnp.minimum(spectral.power(prediction), spectral.power(target)))
     count = smaller.shape[axis]
-    later, earlier = (jax.lax.slice_in_dim(smaller, i, i + count - 1, axis=axis) for i in (1, 0))
+    later, earlier = (lax.slice_in_dim(smaller, i, i + count - 1, axis=axis) for i in (1, 0))
     return _weighted_mean(jnp.abs(change), jnp.minimum(later, earlier), prediction, hop_length, level)
+
+
+def _difference(phase: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """From each frame or bin to the next; the gradient of both slices reads what `phase` gets back."""
+    return gradient_materialized(jnp.diff(gradient_materialized(phase), axis=axis))
 
 
 def _weighted_mean(values, magnitudes, spectrum, hop_length, level) -> Float[Array, ""]:
@@ -100,7 +107,7 @@ def _weighted_mean(values, magnitudes, spectrum, hop_length, level) -> Float[Arr
     *items, frames, bins = spectrum.shape
     n_fft = 2 * (bins - 1)
     silent = _SILENT_AMPLITUDE * n_fft / 4  # a sine of amplitude a has a bin of a · n_fft / 4
-    weights = jax.lax.stop_gradient(magnitudes * (magnitudes / (magnitudes + silent)))
+    weights = lax.stop_gradient(magnitudes * (magnitudes / (magnitudes + silent)))
     per_item = jnp.sum(weights * values, axis=(1, 2, 3)) / level
     samples = math.prod(items) * ((frames - 1) * hop_length + n_fft)
     return jnp.sum(per_item) / (2 * window_overlap(n_fft, hop_length) * bins * samples)
@@ -133,7 +140,9 @@ def magnitude_distances(
 
 
 def _signals(spectrum, mid_side: bool) -> list[Complex[Array, "B K F"]]:
-    channels = [spectrum[:, channel] for channel in range(spectrum.shape[1])]
+    # Split, not indexed: one concatenation is the gradient of all channels.
+    channels = lax.split(spectrum, [1] * spectrum.shape[1], axis=1)
+    channels = [gradient_materialized(channel[:, 0]) for channel in channels]
     if not mid_side or len(channels) == 1:
         return channels
     left, right = channels

@@ -1,0 +1,56 @@
+"""Arrays that XLA's program for a CPU computes once and stores, where left to itself it would not.
+
+XLA fuses chains of elementwise operations into the loops of whoever reads their result. With several readers
+each computes the chain again, and behind a pad or a concatenation, the gradients of slices, the chain stands
+in a branch that no vector unit runs. An optimization barrier changes nothing there; a call does.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
+from jaxtyping import Array
+
+
+def not_inlined(*static: str) -> Callable[[Callable], Callable]:
+    """Makes a function one call in XLA's program, whose result is computed once and stored; CPU alone.
+
+    A reader that transposes an activation, as the gradient of a kernel does, would else walk through all its
+    ingredients against their order in memory, which took longer than the convolutions.
+    """
+
+    def decorate(function):
+        compiled = jax.jit(function, static_argnames=static)
+
+        @functools.wraps(function)
+        def call(*args, **options):
+            with set_xla_metadata(inlineable="false"):
+                return compiled(*args, **options)
+
+        return call
+
+    return decorate
+
+
+@jax.custom_vjp
+def gradient_materialized(x: Array) -> Array:
+    """The same array; its gradient, of reverse mode alone, is stored before anything else reads it."""
+    return x
+
+
+@not_inlined()
+def _stored(gradient):
+    return gradient * 1  # A function that only returns its input would be no call.
+
+
+def _forward(x):
+    return x, None
+
+
+def _backward(_, gradient):
+    return (lax.platform_dependent(gradient, cpu=_stored, default=lambda g: g),)
+
+
+gradient_materialized.defvjp(_forward, _backward)
