@@ -23,8 +23,9 @@ def _config(folder=None, **changes) -> DataConfig:
         "silence_db": -90.0,
         "threads": 2,
         "buffered_batches": 1,
+        "train": () if folder is None else (str(folder),),
     }
-    return DataConfig(train=() if folder is None else (str(folder),), **(options | changes))
+    return DataConfig(**(options | changes))
 
 
 def _write(path, seconds=0.2, *, rate=RATE, channels=2, level=0.1, seed=0):
@@ -52,6 +53,15 @@ def _batches(config, count=3, *, process_index=0, process_count=1, seed=0):
     return list(itertools.islice(batches, count))
 
 
+def _paths(recordings):
+    return [recording.path for recording in recordings]
+
+
+def _fingerprint(*folders, **changes):
+    config = _config(train=tuple(map(str, folders)), **changes)
+    return data.training_examples(config, sample_rate=RATE, seed=0).fingerprint
+
+
 @pytest.mark.parametrize("synthetic", [True, False])
 def test_batches_are_determined_by_the_seed(music, synthetic):
     config = _config(None if synthetic else music)
@@ -73,6 +83,21 @@ def test_a_saved_position_continues_exactly(music, threads):
     resumed = data.training_batches(data.training_examples(config, sample_rate=RATE, seed=0), config)
     resumed.set_state(state)
     np.testing.assert_array_equal([next(resumed) for _ in range(3)], expected)
+
+
+def test_the_fingerprint_tells_other_music(music, tmp_path, monkeypatch):
+    everything = {"validation": (str(_write(tmp_path / "held.wav")),)}
+    known = _fingerprint(music, **everything)
+    (music / "broken.wav").write_bytes(b"no music")
+    moved = music.rename(tmp_path / "elsewhere")
+    monkeypatch.chdir(moved)
+    assert _fingerprint(".", **everything) == _fingerprint(moved, **everything) == known
+    _write(moved / "0.wav", seconds=1)
+    longer = _fingerprint(moved, **everything)
+    (moved / "1.wav").rename(moved / "a.wav")
+    assert len({known, longer, _fingerprint(moved, **everything)}) == 3
+    synthetic = data.training_examples(_config(None), sample_rate=RATE, seed=0)
+    assert (synthetic.fingerprint, synthetic.skipped) == ("synthetic", {})
 
 
 def test_processes_share_the_batch_of_one(music):
@@ -153,8 +178,7 @@ def test_bad_files_are_skipped_counted_and_named_once(music, caplog):
 def test_a_file_that_breaks_later_is_left_out(music):
     config = _config(music)
     example = data.training_examples(config, sample_rate=RATE, seed=0)
-    expected = data.training_files(config)
-    gone = sorted(expected)[0]
+    gone = data.training_files(config)[0].path
     gone.write_bytes(b"overwritten while training")
     batches = data.training_batches(example, config)
     assert all(next(batches).shape == (4, CROP, 2) for _ in range(10))
@@ -208,16 +232,17 @@ def test_manifests_are_relative_to_themselves(music):
     manifest = music.parent / "list.txt"
     manifest.write_text("music/1.wav\n\nmusic/2.wav\n")
     config = _config(manifest, validation=(str(music / "5.wav"),))
-    assert data.training_files(config) == [music / "1.wav", music / "2.wav"]
+    assert _paths(data.training_files(config)) == [music / "1.wav", music / "2.wav"]
 
 
 def test_validation_is_held_out(music):
     config = _config(music)
-    assert not set(data.training_files(config)) & set(data.validation_files(config))
-    assert set(data.training_files(config)) | set(data.validation_files(config)) == set(music.iterdir())
+    trained, held = (set(_paths(files(config))) for files in (data.training_files, data.validation_files))
+    assert held and trained and not trained & held
+    assert trained | held == set(music.iterdir())
     given = _config(music, validation=(str(music / "3.wav"),))
-    assert data.validation_files(given) == [music / "3.wav"]
-    assert music / "3.wav" not in data.training_files(given)
+    assert _paths(data.validation_files(given)) == [music / "3.wav"]
+    assert music / "3.wav" not in _paths(data.training_files(given))
     for chosen in (config, given, _config(None)):
         first, again = (data.validation_audio(chosen, sample_rate=RATE, seed=0) for _ in range(2))
         assert first.shape == (8, CROP, 2)

@@ -1,5 +1,6 @@
 """Random crops of audio files."""
 
+import hashlib
 import math
 import threading
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from earvae_jax.audio_files import read, resample, to_channels
 from earvae_jax.errors import UserError
 
 from .config import DataConfig
+from .recordings import Recording
 
 _TRIES = 4  # places of a file that are listened to before it counts as silent
 _MARGIN = 256  # samples read before and after a crop that is resampled: the reach of the resampler's filter
@@ -26,17 +28,25 @@ class CropReader:
     in the log, counted in `skipped`.
     """
 
-    def __init__(self, files: Sequence[Path], config: DataConfig, *, sample_rate: int, seed: int):
-        self.files, self.config, self.sample_rate, self.seed = files, config, sample_rate, seed
+    def __init__(self, recordings: Sequence[Recording], config: DataConfig, *, sample_rate: int, seed: int):
+        self.config, self.sample_rate, self.seed = config, sample_rate, seed
+        self.files = [recording.path for recording in recordings]
         self.skipped: dict[Path, str] = {}
         self._lock = threading.Lock()
         self._rejected = 0
         self._epoch: tuple[int, np.ndarray] | None = None
-        crops = np.array([self._crops_in(path) for path in files])
+        crops = np.array([self._crops_in(path) for path in self.files])
         if not crops.any():
             reasons = "; ".join(f"{path}: {reason}" for path, reason in list(self.skipped.items())[:3])
-            raise UserError(f"none of the {len(files)} audio files can be trained on ({reasons})")
-        self._items = np.repeat(np.arange(len(files)), crops)
+            raise UserError(f"none of the {len(self.files)} audio files can be trained on ({reasons})")
+        self._items = np.repeat(np.arange(len(self.files)), crops)
+        heard = [
+            f"{recording.name}\n{count}\n"
+            for recording, count in zip(recordings, crops, strict=True)
+            if count
+        ]
+        # Names and lengths decide what is drawn; what was skipped from the beginning does not.
+        self.fingerprint = hashlib.sha256("".join(heard).encode()).hexdigest()[:16]
 
     def draw(self, number: int) -> np.ndarray | None:
         """Crop `number`, float32 `[crop_samples, 2]`; None where its file turned out unreadable or silent."""
