@@ -1,6 +1,7 @@
 """Training batches: crops of recordings or synthetic music; the same for the same seed, resumable exactly."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from earvae_jax.errors import UserError
 
 from . import synthetic
 from .config import DataConfig
-from .crops import CropReader
-from .recordings import Recording, find
+from .crops import Cropper, CropReader
+from .recordings import Recording, find, split
 
 _ENDLESS = 1 << 40  # examples; Grain wants a length
 
@@ -71,7 +72,8 @@ def training_examples(config: DataConfig, *, sample_rate: int, seed: int) -> Tra
         UserError: the folders hold no audio, none that can be read, or none as long as a crop.
     """
     if config.train:
-        reader = CropReader(training_files(config), config, sample_rate=sample_rate, seed=seed)
+        files = training_files(config, sample_rate=sample_rate)
+        reader = CropReader(files, config, sample_rate=sample_rate, seed=seed)
         return TrainingExamples(reader.draw, config, seed, reader.fingerprint, reader.skipped)
 
     def render(number: int) -> np.ndarray:
@@ -110,14 +112,14 @@ def validation_audio(config: DataConfig, *, sample_rate: int, seed: int) -> np.n
     """
     count = config.validation_items
     if config.validation or config.train:
-        reader = CropReader(validation_files(config), config, sample_rate=sample_rate, seed=seed + 1)
-        drawn = (reader.draw(number) for number in range(100 * count))
-        crops = [
-            crop for crop, _ in zip((crop for crop in drawn if crop is not None), range(count), strict=False)
-        ]
+        files = validation_files(config, sample_rate=sample_rate)
+        reader = CropReader(files, config, sample_rate=sample_rate, seed=seed + 1)
+        drawn = map(reader.draw, range(100 * count))
+        crops = list(itertools.islice((crop for crop in drawn if crop is not None), count))
         if len(crops) < count:
             raise UserError(
-                f"validation: only {len(crops)} of {count} crops are louder than {config.silence_db} dB"
+                f"validation: only {len(crops)} of {count} crops are readable and louder than "
+                f"{config.silence_db} dB (data.silence_db); {len(files)} files such as {files[0].path}"
             )
         return np.stack(crops)
     music = 2 * seed + 1  # another endless data set than the one trained on
@@ -129,23 +131,31 @@ def validation_audio(config: DataConfig, *, sample_rate: int, seed: int) -> np.n
     )
 
 
-def training_files(config: DataConfig) -> list[Recording]:
-    """The files to train on: all of `train` but those held out for validation."""
-    files = find(config.train, "data.train")
-    if config.validation:
-        held = {recording.path.resolve() for recording in find(config.validation, "data.validation")}
-        return [recording for recording in files if recording.path.resolve() not in held]
-    return [recording for place, recording in enumerate(files) if not _held_out(place, len(files))]
+def training_files(config: DataConfig, *, sample_rate: int) -> list[Recording]:
+    """The recordings to train on: all of `train` but those held out for validation.
+
+    Raises:
+        UserError: `validation` leaves none of them.
+    """
+    recordings = find(config.train, "data.train")
+    if not config.validation:
+        return split(recordings, _usable(config, sample_rate))[0]
+    held = {recording.path.resolve() for recording in find(config.validation, "data.validation")}
+    rest = [recording for recording in recordings if recording.path.resolve() not in held]
+    if not rest:
+        raise UserError(
+            f"data.validation holds all {len(recordings)} audio files of data.train: none is left to train on"
+        )
+    return rest
 
 
-def validation_files(config: DataConfig) -> list[Recording]:
-    """The files to validate on."""
+def validation_files(config: DataConfig, *, sample_rate: int) -> list[Recording]:
+    """The recordings to validate on."""
     if config.validation:
         return find(config.validation, "data.validation")
-    files = find(config.train, "data.train")
-    return [recording for place, recording in enumerate(files) if _held_out(place, len(files))] or files
+    return split(find(config.train, "data.train"), _usable(config, sample_rate))[1]
 
 
-def _held_out(place: int, count: int) -> bool:
-    """Every twentieth file by name, at least one; a single file has to serve for both."""
-    return count > 1 and place % min(20, count) == 0
+def _usable(config: DataConfig, sample_rate: int) -> Callable[[Recording], bool]:
+    cropper = Cropper(config, sample_rate)
+    return lambda recording: cropper.usable(recording.path)
