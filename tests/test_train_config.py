@@ -1,6 +1,7 @@
 """Training configs: every wrong key and value is one line that names it, and model files are found."""
 
 import json
+import re
 
 import pytest
 import small_models
@@ -186,3 +187,29 @@ def test_an_unknown_config_names_the_bundled_ones(tmp_path, earvae):
     status, lines = earvae("train", "--config", "train_45k.json", "--workdir", tmp_path)
     assert status == 2 and len(lines) == 1
     assert "train_45k.json" in lines[0] and "train_44k.json" in lines[0]
+
+
+# What changes neither the data trained on nor the training.
+BESIDE = {"train", "validation", "validation_items", "threads", "buffered_batches"}
+BESIDE |= {"log_every", "validate_every", "checkpoint_every", "keep_checkpoints"}
+
+
+def _keys(values, prefix=()):
+    """Of all values that matter."""
+    for name, value in values.items():
+        if name in BESIDE:
+            continue
+        if isinstance(value, dict) and name != "model":
+            yield from _keys(value, (*prefix, name))
+        else:
+            yield (*prefix, name)
+
+
+@pytest.mark.parametrize("name", ["train_44k.json", "train_48k.json"])
+def test_the_published_recipes_say_where_each_value_comes_from(name):
+    """Defaults too: each key, or the group that it is in, stands in one of the three comments, once."""
+    comments = [text for key, text in json.loads((BUNDLED / name).read_text()).items() if key[0] == "#"]
+    marked = [word for text in comments for word in re.findall(r"[a-z_]+(?:\.[a-z_]+)*", text)]
+    for keys in _keys(TrainConfig.from_json(BUNDLED / name).to_dict()):
+        marks = sum(marked.count(".".join(keys[:length])) for length in range(1, len(keys) + 1))
+        assert marks == 1, f"{'.'.join(keys)} is marked {marks} times"
