@@ -8,6 +8,7 @@ import small_models
 import small_training
 
 from earvae_jax.errors import UserError
+from earvae_jax.train.command import _config
 from earvae_jax.train.config import BUNDLED, TrainConfig
 
 
@@ -183,10 +184,9 @@ def test_model_files_lie_here_beside_the_config_or_in_the_package(config_file, t
     )
 
 
-def test_an_unknown_config_names_the_bundled_ones(tmp_path, earvae):
-    status, lines = earvae("train", "--config", "train_45k.json", "--workdir", tmp_path)
-    assert status == 2 and len(lines) == 1
-    assert "train_45k.json" in lines[0] and "train_44k.json" in lines[0]
+def test_an_unknown_config_names_the_bundled_ones():
+    with pytest.raises(UserError, match=r"train_45k\.json: no such config .*train_44k\.json"):
+        _config("train_45k.json", [])
 
 
 # What changes neither the data trained on nor the training.

@@ -16,7 +16,6 @@ from .crops import Cropper, CropReader
 from .recordings import Recording, find, split
 
 _ENDLESS = 1 << 40  # examples; Grain wants a length
-
 _SYNTHETIC = "synthetic"  # fingerprint of music that no file can change
 
 
