@@ -1,30 +1,38 @@
 """The values of a config: read strictly from JSON, refused with their key, value and what is expected."""
 
 import dataclasses
+import functools
 import json
+import operator
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
+
+import dacite
 
 from earvae_jax.errors import UserError
 
 _Config = TypeVar("_Config")
-_WRONG = object()  # a value of another type
 _LARGEST = 1e300  # numbers beyond are slips
-_NAMES = {  # of one and of several
-    bool: ("true or false", "true or false"),
-    int: ("a whole number", "whole numbers"),
-    float: ("a number", "numbers"),
-    str: ("a string", "strings"),
-    types.NoneType: ("null", ""),
-}
+_WRONG = object()  # of no field's type: dacite refuses it
+
+
+class ConfigError(UserError, dacite.DaciteFieldError):
+    """What is wrong with a key; raised inside a nested config, dacite puts the keys above in front of it."""
+
+    def __init__(self, key: str, problem: str):
+        dacite.DaciteFieldError.__init__(self, key)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.field_path} {self.problem}"
 
 
 def expect(condition: bool, key: str, value: Any, expected: str) -> None:
-    """Raises the `UserError` of a wrong value unless the condition holds."""
+    """Raises the `ConfigError` of a wrong value unless the condition holds."""
     if not condition:
-        raise UserError(f"{key} is {json.dumps(value, default=str)}; expected {expected}")
+        raise ConfigError(key, f"is {json.dumps(value, default=str)}; expected {expected}")
 
 
 def expect_positive(config: Any, *names: str) -> None:
@@ -39,28 +47,21 @@ def expect_not_negative(config: Any, *names: str) -> None:
         expect(getattr(config, name) >= 0, name, getattr(config, name), "0 or a positive number")
 
 
-def read_config(kind: type[_Config], values: Mapping[str, Any], key: str = "") -> _Config:
-    """Builds a config dataclass, and those inside it, of JSON values; `key` is where they stand.
-
-    Fields are booleans, numbers, strings, literals, tuples of these, mappings of anything, dataclasses and
-    unions. One string may stand for a list of them.
+def read_config(kind: type[_Config], values: Mapping[str, Any]) -> _Config:
+    """Builds a config dataclass, and those inside it, of JSON values; one string may stand for a list.
 
     Raises:
       UserError: unknown and missing keys, values of another type, and what the dataclasses refuse themselves.
     """
-    prefix = f"{key}." if key else ""
-    fields, hints = dataclasses.fields(kind), typing.get_type_hints(kind)
-    if unknown := [prefix + name for name in values if name not in hints]:
+    if unknown := list(_unknown_keys(kind, values)):
         raise UserError(f"unknown key {', '.join(unknown)}")
-    for field in fields:
-        required = field.default is field.default_factory is dataclasses.MISSING
-        if required and field.name not in values:
-            raise UserError(f"{prefix}{field.name} is missing")
-    read = {name: _read(hints[name], value, prefix + name) for name, value in values.items()}
     try:
-        return kind(**read)
-    except UserError as error:
-        raise UserError(f"{prefix}{error}") from None
+        return dacite.from_dict(kind, values, dacite.Config(type_hooks=_HOOKS))
+    except dacite.MissingValueError as error:
+        raise ConfigError(error.field_path, "is missing") from None
+    except dacite.WrongTypeError as error:
+        value = functools.reduce(operator.getitem, error.field_path.split("."), values)
+        expect(False, error.field_path, value, _described(error.field_type))
 
 
 def without_comments(values: Any) -> Any:
@@ -95,53 +96,44 @@ def override(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def _read(kind: Any, value: Any, key: str) -> Any:
-    for option in _options(kind):
-        if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
-            return read_config(option, value, key)
-        converted = _converted(option, value)
-        if converted is not _WRONG:
-            return converted
-    expect(False, key, value, " or ".join(map(_described, _options(kind))))
+def _unknown_keys(kind: type, values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """With the keys above them, which dacite's strict mode does not name."""
+    hints = typing.get_type_hints(kind)
+    for key, value in values.items():
+        if key not in hints:
+            yield prefix + key
+        for option in (hints.get(key), *typing.get_args(hints.get(key))):
+            if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+                yield from _unknown_keys(option, value, f"{prefix}{key}.")
 
 
-def _options(kind: Any) -> tuple[Any, ...]:
-    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
-    return typing.get_args(kind) if is_union else (kind,)
+def _number(value: Any) -> Any:
+    return float(value) if type(value) in (int, float) and abs(value) < _LARGEST else _WRONG
 
 
-def _converted(kind: Any, value: Any) -> Any:
-    """A value as a type that is no dataclass, or `_WRONG`."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple:
-        return _converted_tuple(arguments, value)
-    if origin is typing.Literal:
-        fits = isinstance(value, str) and value in arguments
-    elif kind is float:  # JSON may write 1 for 1.0
-        fits = type(value) in (int, float) and abs(value) < _LARGEST
-        value = float(value) if fits else value
-    else:
-        fits = isinstance(value, origin) if origin else type(value) is kind
-    return value if fits else _WRONG
+def _list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, (list, tuple)) else _WRONG
 
 
-def _converted_tuple(arguments: tuple[Any, ...], value: Any) -> Any:
-    item, open_end = arguments[0], arguments[-1] is ...
-    if item is str and open_end and isinstance(value, str):
-        value = [value]
-    if not isinstance(value, (list, tuple)) or not (open_end or len(value) == len(arguments)):
-        return _WRONG
-    items = tuple(_converted(item, each) for each in value)
-    return _WRONG if _WRONG in items else items
+_HOOKS = {  # what dacite leaves to us: true is no number, 1 stands for 1.0, a list for a tuple
+    int: lambda value: _WRONG if isinstance(value, bool) else value,
+    float: _number,
+    tuple[int, ...]: _list,
+    tuple[float, float]: _list,
+    tuple[str, ...]: lambda value: (value,) if isinstance(value, str) else _list(value),
+}
+_NAMES = {
+    types.NoneType: "null",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple[int, ...]: "a list of whole numbers",
+    tuple[float, float]: "a list of 2 numbers",
+    tuple[str, ...]: "a string or a list of strings",
+}
 
 
 def _described(kind: Any) -> str:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Literal:
-        return " or ".join(map(json.dumps, arguments))
-    if origin is tuple:
-        single, several = _NAMES[arguments[0]]
-        if arguments[-1] is not ...:
-            return f"a list of {len(arguments)} {several}"
-        return f"{single} or a list of {several}" if arguments[0] is str else f"a list of {several}"
-    return _NAMES[kind][0] if kind in _NAMES else "an object"
+    if typing.get_origin(kind) in (typing.Union, types.UnionType, typing.Literal):
+        return " or ".join(map(_described, typing.get_args(kind)))
+    return json.dumps(kind) if isinstance(kind, str) else _NAMES.get(kind, "an object")

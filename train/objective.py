@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from earvae_jax.errors import UserError
 from earvae_jax.spectral import stft
 from earvae_jax.weighting import k_weight
 
 from . import spectrum_terms
-from .config_values import expect, expect_not_negative, expect_positive
+from .config_values import ConfigError, expect, expect_not_negative, expect_positive
 from .losses import STFT_SIZES, waveform_loss
 from .spectrum_terms import Weighting
 
@@ -56,7 +55,7 @@ class ObjectiveConfig:
         expect(self.weighting in (None, "magnitude"), "weighting", self.weighting, '"magnitude" or null')
         expect_not_negative(self, *_TERMS)
         if not _active(self):
-            raise UserError(f"{', '.join(_TERMS)} are all 0; expected a positive weight")
+            raise ConfigError(", ".join(_TERMS), "are all 0; expected a positive weight")
 
     @property
     def shortest_audio(self) -> int:
