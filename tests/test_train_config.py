@@ -84,6 +84,10 @@ def refusal(config_file, *overrides) -> str:
             "adversarial.optimizer.warmup is 1.0; expected a number in [0, 1)",
         ),
         ("adversarial.discriminator.dilations=[0]", "adversarial.discriminator.dilations is [0]; expected"),
+        (
+            "adversarial.discriminator.filters=0",
+            "adversarial.discriminator.filters is 0; expected a positive",
+        ),
         ("adversarial.discriminator.n_ffts=64", "adversarial.discriminator.n_ffts is 64; expected a list of"),
         ("adversarial=yes", 'adversarial is "yes"; expected an object or null'),
         ("seed=-1", "seed is -1; expected a number from 0 to 2147483647"),

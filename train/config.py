@@ -91,8 +91,6 @@ class AdversarialConfig:
 
     def __post_init__(self):
         expect_not_negative(self, "weight", "feature_matching_weight", "start_step")
-        dilations = self.discriminator.dilations
-        expect(all(d > 0 for d in dilations), "discriminator.dilations", dilations, "positive numbers")
 
 
 @dataclasses.dataclass(frozen=True)
