@@ -23,6 +23,7 @@ EXTENSIONS = frozenset(
 )
 FFMPEG_EXTENSIONS = frozenset(".m4a .mp4 .aac .wma .webm .mkv .mov .ac3 .alac".split())  # noqa: SIM905
 _RESAMPLING_QUALITY = "HQ"  # 20 bits: below the noise of any 16-bit source
+_NO_COUNT = 2**62  # libsndfile says as much or more for a length that it does not know
 _LOSSY = (".mp3", ".ogg", ".oga", ".opus")
 # Writing keeps what the model gives: a float WAV does not clip at full scale.
 _LONGEST_WAV = 2**32 - 2**16  # bytes of samples
@@ -35,7 +36,7 @@ def find_audio(inputs: Sequence[str | Path], *, output_dir: Path | None = None) 
 
 
 class AudioReader:
-    """Reads one file from its beginning to its end in blocks, as float32.
+    """Reads one file as float32, from its beginning to its end in blocks or a piece of it.
 
     libsndfile's count of frames is an announcement: files cut short and some MP3 hold fewer. What arrives
     is trusted.
@@ -43,7 +44,8 @@ class AudioReader:
     Attributes:
       sample_rate: in Hz.
       channels: of the file.
-      announced: samples that the header promises; 0 where it says nothing.
+      announced: samples that the header promises, about so many in a container that ffmpeg reads; 0 where it
+        says nothing.
 
     Raises:
       UserError: no audio, an unknown format, a file damaged where it cannot be read on, no samples at all, or
@@ -55,7 +57,8 @@ class AudioReader:
         self._file = _open(self.path)
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
-        self.announced: int = self._file.frames
+        frames = self._file.frames
+        self.announced: int = frames if frames < _NO_COUNT else 0
 
     def __enter__(self) -> "AudioReader":
         return self
@@ -66,30 +69,39 @@ class AudioReader:
     def blocks(self, size: int) -> Iterator[Float[np.ndarray, "T C"]]:
         """All samples in order, `size` at a time but for the last block."""
         position = 0
-        while True:
-            try:
-                block = self._file.read(size, dtype="float32", always_2d=True)
-            except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-                seconds = position / self.sample_rate
-                raise UserError(f"{self.path}: damaged after {seconds:.1f} s: {_reason(error)}") from None
-            if not len(block):
-                break
-            if not np.all(np.isfinite(block)):
-                first = position + int(np.argmax(~np.isfinite(block).all(axis=1)))
-                count = int(np.sum(~np.isfinite(block)))
-                raise UserError(
-                    f"{self.path}: {count} samples are NaN or infinite, the first at sample {first}"
-                )
+        while len(block := self._read(size, position)):
             position += len(block)
             yield block
         if position == 0:
             raise UserError(f"{self.path}: holds no samples")
         self._check_whole(position)
 
+    def piece(self, start: int, size: int) -> Float[np.ndarray, "T C"]:
+        """`size` samples from sample `start` on, or near it in some compressed files; fewer at the end."""
+        try:
+            self._file.seek(start)
+        except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+            raise UserError(f"{self.path}: no sample {start} can be found: {_reason(error)}") from None
+        return self._read(size, start)
+
+    def _read(self, size: int, position: int) -> Float[np.ndarray, "T C"]:
+        try:
+            block = self._file.read(size, dtype="float32", always_2d=True)
+        except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+            seconds = position / self.sample_rate
+            raise UserError(f"{self.path}: damaged after {seconds:.1f} s: {_reason(error)}") from None
+        if not np.all(np.isfinite(block)):
+            first = position + int(np.argmax(~np.isfinite(block).all(axis=1)))
+            count = int(np.sum(~np.isfinite(block)))
+            raise UserError(f"{self.path}: {count} samples are NaN or infinite, the first at sample {first}")
+        return block
+
     def _check_whole(self, samples: int) -> None:
         """Tells about a file that ended early; what there was of it has been read."""
+        if not isinstance(self._file, soundfile.SoundFile):
+            return  # a duration is no exact count
         promised = self.announced
-        header = getattr(self._file, "extra_info", "")
+        header = self._file.extra_info
         if samples < promised and self.path.suffix.lower() not in _LOSSY:
             raise UserError(f"{self.path}: damaged: {samples} of {promised} samples can be read")
         if samples < 0.99 * promised or _cut_short(header):

@@ -1,6 +1,8 @@
 """Training data: what is drawn, in which order, by whom, and what happens to files that are no good."""
 
 import itertools
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +10,9 @@ import soundfile
 
 pytest.importorskip("grain", reason="training data needs grain")
 
+from earvae_jax.audio_files import AudioReader, read
 from earvae_jax.errors import UserError
-from earvae_jax.train import crops, data
+from earvae_jax.train import crops, data, recordings
 from earvae_jax.train.config import DataConfig
 
 RATE = 44_100
@@ -23,8 +26,9 @@ def _config(folder=None, **changes) -> DataConfig:
         "silence_db": -90.0,
         "threads": 2,
         "buffered_batches": 1,
+        "train": () if folder is None else (str(folder),),
     }
-    return DataConfig(train=() if folder is None else (str(folder),), **(options | changes))
+    return DataConfig(**(options | changes))
 
 
 def _write(path, seconds=0.2, *, rate=RATE, channels=2, level=0.1, seed=0):
@@ -52,6 +56,21 @@ def _batches(config, count=3, *, process_index=0, process_count=1, seed=0):
     return list(itertools.islice(batches, count))
 
 
+def _paths(recordings):
+    return [recording.path for recording in recordings]
+
+
+def _reader(config, seed=0):
+    return crops.CropReader(
+        data.training_files(config, sample_rate=RATE), config, sample_rate=RATE, seed=seed
+    )
+
+
+def _fingerprint(*folders, **changes):
+    config = _config(train=tuple(map(str, folders)), **changes)
+    return data.training_examples(config, sample_rate=RATE, seed=0).fingerprint
+
+
 @pytest.mark.parametrize("synthetic", [True, False])
 def test_batches_are_determined_by_the_seed(music, synthetic):
     config = _config(None if synthetic else music)
@@ -75,6 +94,21 @@ def test_a_saved_position_continues_exactly(music, threads):
     np.testing.assert_array_equal([next(resumed) for _ in range(3)], expected)
 
 
+def test_the_fingerprint_tells_other_music(music, tmp_path, monkeypatch):
+    everything = {"validation": (str(_write(tmp_path / "held.wav")),)}
+    known = _fingerprint(music, **everything)
+    (music / "broken.wav").write_bytes(b"no music")
+    moved = music.rename(tmp_path / "elsewhere")
+    monkeypatch.chdir(moved)
+    assert _fingerprint(".", **everything) == _fingerprint(moved, **everything) == known
+    _write(moved / "0.wav", seconds=1)
+    longer = _fingerprint(moved, **everything)
+    (moved / "1.wav").rename(moved / "a.wav")
+    assert len({known, longer, _fingerprint(moved, **everything)}) == 3
+    synthetic = data.training_examples(_config(None), sample_rate=RATE, seed=0)
+    assert (synthetic.fingerprint, synthetic.skipped) == ("synthetic", {})
+
+
 def test_processes_share_the_batch_of_one(music):
     config = _config(music)
     whole = _batches(config)
@@ -85,8 +119,9 @@ def test_processes_share_the_batch_of_one(music):
 def test_an_epoch_hears_every_file_as_often_as_crops_fit(music):
     _write(music / "long.wav", 30 * CROP / RATE)
     config = _config(music)
-    reader = crops.CropReader(data.training_files(config), config, sample_rate=RATE, seed=0)
-    assert len(reader._items) == sum(len(soundfile.read(path)[0]) // CROP for path in reader.files)
+    reader = _reader(config)
+    files = data.training_files(config, sample_rate=RATE)
+    assert len(reader._items) == sum(len(soundfile.read(file.path)[0]) // CROP for file in files)
     for epoch in range(2):
         np.testing.assert_array_equal(np.sort(reader._order(epoch)), np.arange(len(reader._items)))
     assert not np.array_equal(reader._order(0), reader._order(1))
@@ -142,7 +177,7 @@ def test_bad_files_are_skipped_counted_and_named_once(music, caplog):
     short = _write(music / "short.wav", CROP / RATE / 2)
     surround = _write(music / "surround.wav", channels=6)
     config = _config(music, validation=(str(music / "0.wav"),))
-    reader = crops.CropReader(data.training_files(config), config, sample_rate=RATE, seed=0)
+    reader = _reader(config)
     assert set(reader.skipped) == {broken, short, surround}
     for number in range(2 * len(reader._items)):
         assert reader.draw(number) is not None
@@ -153,20 +188,29 @@ def test_bad_files_are_skipped_counted_and_named_once(music, caplog):
 def test_a_file_that_breaks_later_is_left_out(music):
     config = _config(music)
     example = data.training_examples(config, sample_rate=RATE, seed=0)
-    expected = data.training_files(config)
-    gone = sorted(expected)[0]
+    gone = data.training_files(config, sample_rate=RATE)[0].path
     gone.write_bytes(b"overwritten while training")
     batches = data.training_batches(example, config)
     assert all(next(batches).shape == (4, CROP, 2) for _ in range(10))
 
 
-def test_a_header_that_promises_too_much_is_not_believed(tmp_path):
-    path = _write(tmp_path / "cut.mp3", 2.0)
+@pytest.mark.parametrize("kind", ["mp3", "flac"])
+def test_a_damaged_file_gives_what_it_holds_whatever_was_drawn_before(tmp_path, caplog, monkeypatch, kind):
+    path = _write(tmp_path / f"cut.{kind}", 2.0)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    audio = np.concatenate(_batches(_config(tmp_path), 10))
-    assert np.isfinite(audio).all()
-    assert (np.abs(audio).max(axis=(1, 2)) > 0).all()
+    monkeypatch.setattr(crops, "_TRIES", 1)
+    forwards, backwards = _reader(_config(tmp_path)), _reader(_config(tmp_path))
+    numbers = range(20)
+    first = {number: forwards.draw(number) for number in numbers}
+    again = {number: backwards.draw(number) for number in reversed(numbers)}
+    missing = sum(crop is None for crop in first.values())
+    assert 0 < missing < 16
+    for number in numbers:
+        np.testing.assert_array_equal(first[number], again[number])
+        assert first[number] is None or first[number].std() > 0.05
+    assert list(forwards.skipped) == [path]
+    assert sum(str(path) in message for message in caplog.messages) == 2, "once for each reader"
 
 
 def test_silence_is_passed_over(music):
@@ -208,17 +252,145 @@ def test_manifests_are_relative_to_themselves(music):
     manifest = music.parent / "list.txt"
     manifest.write_text("music/1.wav\n\nmusic/2.wav\n")
     config = _config(manifest, validation=(str(music / "5.wav"),))
-    assert data.training_files(config) == [music / "1.wav", music / "2.wav"]
+    assert _paths(data.training_files(config, sample_rate=RATE)) == [music / "1.wav", music / "2.wav"]
+
+
+def test_lines_of_a_manifest_that_name_no_file_are_skipped(music, caplog):
+    manifest = music.parent / "list.txt"
+    manifest.write_text("\ufeffmusic/1.wav\n\n  music/gone.wav\nmusic/2.wav\n")
+    config = _config(manifest, validation=(str(music / "5.wav"),))
+    examples = data.training_examples(config, sample_rate=RATE, seed=0)
+    assert examples.skipped == {music / "gone.wav": "no such file"}
+    assert sum("gone.wav" in message for message in caplog.messages) == 1
+    manifest.write_text("music/gone.wav\n")
+    with pytest.raises(UserError, match=r"none of the 1 audio files is usable .*no such file"):
+        data.training_examples(config, sample_rate=RATE, seed=0)
+
+
+def _files(config):
+    """Trained on, held out."""
+    return [
+        set(_paths(files(config, sample_rate=RATE))) for files in (data.training_files, data.validation_files)
+    ]
 
 
 def test_validation_is_held_out(music):
     config = _config(music)
-    assert not set(data.training_files(config)) & set(data.validation_files(config))
-    assert set(data.training_files(config)) | set(data.validation_files(config)) == set(music.iterdir())
+    trained, held = _files(config)
+    assert held and trained and not trained & held
+    assert trained | held == set(music.iterdir())
     given = _config(music, validation=(str(music / "3.wav"),))
-    assert data.validation_files(given) == [music / "3.wav"]
-    assert music / "3.wav" not in data.training_files(given)
+    assert _files(given) == [set(music.iterdir()) - {music / "3.wav"}, {music / "3.wav"}]
     for chosen in (config, given, _config(None)):
         first, again = (data.validation_audio(chosen, sample_rate=RATE, seed=0) for _ in range(2))
         assert first.shape == (8, CROP, 2)
         np.testing.assert_array_equal(first, again)
+
+
+def _named(*names):
+    return [recordings.Recording(Path(name), name) for name in names]
+
+
+def test_a_new_song_moves_no_other():
+    songs = _named(*(f"album {number // 10}/{number % 10}.wav" for number in range(300)))
+    held = set(recordings.split(songs[:200], lambda _: True)[1])
+    assert 4 <= len(held) <= 20
+    trained, more = recordings.split(songs, lambda _: True)
+    assert held <= set(more) and set(trained).isdisjoint(more) and len(trained) + len(more) == 300
+    assert not set(more) - held & set(songs[:200])
+
+
+@pytest.mark.parametrize("good", [[0], [1], [0, 1], [2, 3], [0, 1, 2, 3]])
+def test_both_sides_get_a_usable_song(good):
+    names = sorted((f"{n}.wav" for n in range(400)), key=lambda name: _named(name)[0].rank)
+    for songs in (_named(*names[:4]), _named(*names[-4:]), _named(*names[:2], *names[-2:])):
+        usable = {songs[number] for number in good}
+        trained, held = recordings.split(songs, usable.__contains__)
+        assert usable & set(trained) and usable & set(held)
+        assert len(good) == 1 or set(trained).isdisjoint(held)
+    assert recordings.split(songs, lambda _: False) == (songs, songs)
+
+
+def test_what_is_held_out_can_be_heard(tmp_path):
+    """Here the file that would be held out alone is broken, too short or silent."""
+    for number in range(4):
+        _write(tmp_path / f"{number}.wav")
+    config = _config(tmp_path, silence_db=-60.0)
+    (held,) = _files(config)[1]
+    held.write_bytes(b"broken")
+    (other,) = _files(config)[1] - {held}
+    _write(other, CROP / RATE / 2)
+    (third,) = _files(config)[1] - {held, other}
+    _write(third, level=0.0)
+    (last,) = _files(config)[1] - {held, other, third}
+    assert len({held, other, third, last}) == 4
+    assert data.validation_audio(config, sample_rate=RATE, seed=0).std() > 0.05
+
+
+def test_validation_files_that_are_no_good_are_skipped(music, tmp_path, caplog):
+    (tmp_path / "held" / "broken.wav").parent.mkdir()
+    (tmp_path / "held" / "broken.wav").write_bytes(b"no music")
+    config = _config(music, validation=(str(tmp_path / "held"),))
+    with pytest.raises(UserError, match="none of the 1 audio files is usable"):
+        data.validation_audio(config, sample_rate=RATE, seed=0)
+    _write(tmp_path / "held" / "good.wav")
+    caplog.clear()
+    assert len(data.validation_audio(config, sample_rate=RATE, seed=0)) == 8
+    assert sum("broken.wav" in message for message in caplog.messages) == 1
+
+
+def test_validation_that_leaves_nothing_to_train_on_is_an_error(music):
+    with pytest.raises(UserError, match=r"data\.validation holds all 6 audio files of data\.train"):
+        data.training_examples(_config(music, validation=(str(music),)), sample_rate=RATE, seed=0)
+
+
+def test_silent_validation_files_are_an_error(music, tmp_path):
+    silent = _write(tmp_path / "silent.wav", level=0.0)
+    config = _config(music, validation=(str(silent),), silence_db=-60.0)
+    with pytest.raises(UserError, match=r"only 0 of 8 crops .*silence_db.*silent\.wav"):
+        data.validation_audio(config, sample_rate=RATE, seed=0)
+
+
+def test_validation_is_not_augmented(music):
+    plain, augmented = (
+        data.validation_audio(_config(music, gain_db=gain_db), sample_rate=RATE, seed=0)
+        for gain_db in ((0.0, 0.0), (20.0, 20.0))
+    )
+    np.testing.assert_array_equal(plain, augmented)
+    assert (plain[:, -1, 0] > plain[:, -1, 1]).all(), "polarity and channels as recorded"
+
+
+def _write_m4a(path, audio):
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=RATE, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio.T), format="fltp", layout="stereo")
+        frame.sample_rate = RATE
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    return path
+
+
+def test_m4a_is_trained_on(tmp_path):
+    """Pieces of it are those of the whole file: a sine that rises tells where they come from."""
+    place = np.arange(3 * RATE) / RATE
+    sweep = 0.3 * np.sin(2 * np.pi * (200 + 500 * place) * place).astype(np.float32)
+    path = _write_m4a(tmp_path / "sweep.m4a", np.stack([sweep, sweep / 2], axis=1))
+    whole, _ = read(path)
+    with AudioReader(path) as reader:
+        assert abs(reader.announced - 3 * RATE) < 4096
+        for start in (100_000, 0, 60_001, 5_000):
+            np.testing.assert_allclose(reader.piece(start, 3000), whole[start : start + 3000], atol=0.01)
+        assert len(reader.piece(len(whole) - 1000, 3000)) == 1000
+    first, again = _batches(_config(tmp_path)), _batches(_config(tmp_path))
+    np.testing.assert_array_equal(first, again)
+    assert np.std(first) > 0.05
+
+
+def test_without_ffmpeg_the_extra_is_named(music, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    song = music / "song.m4a"
+    song.write_bytes(b"anything")
+    config = _config(music, validation=(str(music / "0.wav"),))
+    skipped = data.training_examples(config, sample_rate=RATE, seed=0).skipped
+    assert "pip install 'earvae-jax[ffmpeg]'" in skipped[song]

@@ -66,7 +66,15 @@ def test_computes_in_bfloat16_when_asked(module, audio):
     assert np.abs(judgements[0].astype(np.float32) - exact[0]).max() < 0.05 * np.abs(exact[0]).max()
 
 
-@pytest.mark.parametrize("change", [{"filters": 0}, {"n_ffts": ()}, {"n_ffts": (2,)}])
-def test_impossible_sizes_are_refused(change):
-    with pytest.raises(UserError, match="discriminator"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"filters": 0}, "filters is 0; expected a positive number"),
+        ({"n_ffts": ()}, r"n_ffts is \[\]; expected a list of sizes of at least 4"),
+        ({"n_ffts": (2,)}, r"n_ffts is \[2\]; expected a list of sizes of at least 4"),
+        ({"dilations": (1, 0)}, r"dilations is \[1, 0\]; expected positive numbers"),
+    ],
+)
+def test_impossible_sizes_are_refused(change, message):
+    with pytest.raises(UserError, match=message):
         dataclasses.replace(CONFIG, **change)

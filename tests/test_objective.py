@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tolerances import LOSS_VALUE
 
+from earvae_jax.errors import UserError
 from earvae_jax.train import losses
 from earvae_jax.train.loss_benchmark import objective_benchmark
 from earvae_jax.train.objective import ObjectiveConfig, reconstruction_objective
@@ -101,7 +102,16 @@ def test_objective_is_torchs_and_the_benchmark_runs():
     assert result["torch_seconds"] > 0
 
 
-@pytest.mark.parametrize("options", [{"n_ffts": ()}, {"phase_n_ffts": (2,)}, {"weighting": "loudness"}])
-def test_impossible_configurations_are_refused(options):
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_ffts": ()}, r"n_ffts is \[\]"),
+        ({"phase_n_ffts": (2,)}, r"phase_n_ffts is \[2\]; expected .* at least 4"),
+        ({"hop_fraction": 0}, "hop_fraction is 0"),
+        ({"weighting": "loudness"}, 'weighting is "loudness"'),
+        ({"group_delay": -1.0}, "group_delay is -1.0"),
+    ],
+)
+def test_impossible_configurations_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
         ObjectiveConfig(**options)

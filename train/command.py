@@ -50,15 +50,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _config(name: str, overrides: list[str]):
-    from importlib import resources
     from pathlib import Path
 
-    from .config import TrainConfig
+    from earvae_jax.errors import UserError
+
+    from .config import BUNDLED, TrainConfig
 
     path = Path(name)
-    bundled = Path(str(resources.files("earvae_jax.configs") / name))
-    if not path.exists() and path.name == name and bundled.exists():
-        path = bundled
+    if not path.exists() and path.name == name:
+        path = BUNDLED / name
+        if not path.exists():
+            bundled = ", ".join(sorted(found.name for found in BUNDLED.glob("train_*.json")))
+            raise UserError(f"{name}: no such config file, here or bundled ({bundled})")
     return TrainConfig.from_json(path, overrides)
 
 

@@ -2,24 +2,30 @@
 
 import dataclasses
 import json
-import types
 import typing
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import dacite
-
 from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError
+from earvae_jax.lengths import latents_of, samples_of
 
+from .config_values import (
+    expect,
+    expect_not_negative,
+    expect_positive,
+    override,
+    parse_override,
+    read_config,
+    without_comments,
+)
 from .discriminator import DiscriminatorConfig
 from .objective import ObjectiveConfig
 
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(f"training config: {message}")
+BUNDLED = Path(str(resources.files("earvae_jax.configs")))  # folder of the configs in the package
+_SEEDS = 2**31  # JAX's default integers have 32 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +35,7 @@ class DataConfig:
     train: tuple[str, ...] = ()  # folders, files or manifests (.txt, one path a line); none: synthetic music
     validation: tuple[
         str, ...
-    ] = ()  # the same, held out; none: some of the training files, or synthetic music
+    ] = ()  # the same, held out; none: a twentieth of the training files, or synthetic music
     validation_items: int = 8  # crops that validation measures
     crop_samples: int = 65_536  # length of a training example, a multiple of the model's downsampling ratio
     batch_size: int = 8  # examples of one optimizer step, over all devices and accumulation steps
@@ -41,14 +47,11 @@ class DataConfig:
     buffered_batches: int = 4  # kept ready
 
     def __post_init__(self):
-        _check(self.batch_size > 0, f"data.batch_size is {self.batch_size}, not positive")
-        _check(self.crop_samples > 0, f"data.crop_samples is {self.crop_samples}, not positive")
-        _check(self.validation_items > 0, f"data.validation_items is {self.validation_items}, not positive")
-        _check(
-            self.threads > 0 and self.buffered_batches > 0,
-            "data.threads and buffered_batches must be positive",
-        )
-        _check(self.gain_db[0] <= self.gain_db[1], f"data.gain_db {list(self.gain_db)} must be [low, high]")
+        for name in ("train", "validation"):
+            places = getattr(self, name)
+            expect(all(places), name, places, "paths, none of them empty")
+        expect_positive(self, "validation_items", "crop_samples", "batch_size", "threads", "buffered_batches")
+        expect(self.gain_db[0] <= self.gain_db[1], "gain_db", self.gain_db, "[low, high]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +68,12 @@ class OptimizerConfig:
     clip_norm: float | None = None  # gradients with a larger global norm are scaled down to it
 
     def __post_init__(self):
-        _check(self.learning_rate > 0, f"learning_rate is {self.learning_rate}, not positive")
-        _check(0 <= self.warmup < 1, f"warmup is {self.warmup}, not in [0, 1)")
-        _check(self.decay_steps > 0, f"decay_steps is {self.decay_steps}, not positive")
-        _check(self.clip_norm is None or self.clip_norm > 0, f"clip_norm is {self.clip_norm}, not positive")
+        expect_positive(self, "learning_rate", "epsilon", "decay_steps")
+        expect_not_negative(self, "weight_decay", "cooldown_steps")
+        expect(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers in [0, 1)")
+        expect(0 <= self.warmup < 1, "warmup", self.warmup, "a number in [0, 1)")
+        clips = self.clip_norm is None or self.clip_norm > 0
+        expect(clips, "clip_norm", self.clip_norm, "a positive number or null")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +90,7 @@ class AdversarialConfig:
     )
 
     def __post_init__(self):
-        _check(self.start_step >= 0, f"adversarial.start_step is {self.start_step}, negative")
+        expect_not_negative(self, "weight", "feature_matching_weight", "start_step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,28 +120,56 @@ class TrainConfig:
     keep_checkpoints: int = 3  # latest ones; the best by validation is kept besides
 
     def __post_init__(self):
-        for name in (
+        expect_positive(
+            self,
             "steps",
             "accumulate",
             "max_skipped_steps",
             "log_every",
             "validate_every",
             "checkpoint_every",
-        ):
-            _check(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, not positive")
-        _check(self.keep_checkpoints > 0, f"keep_checkpoints is {self.keep_checkpoints}, not positive")
-        _check(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}, not in [0, 1)")
-        model = self.model_config  # refuses a wrong model config
-        _check(model.sample_rate is not None, "the model config needs a sample_rate")
-        crop, ratio = self.data.crop_samples, model.downsampling_ratio
-        _check(
-            crop % ratio == 0,
-            f"data.crop_samples {crop} is not a multiple of the model's {ratio} samples a latent",
+            "keep_checkpoints",
         )
-        _check(
+        expect_not_negative(self, "kl_weight")
+        expect(0 <= self.seed < _SEEDS, "seed", self.seed, f"a number from 0 to {_SEEDS - 1}")
+        expect(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number in [0, 1)")
+        expect(
             self.data.batch_size % self.accumulate == 0,
-            f"data.batch_size {self.data.batch_size} is not a multiple of accumulate, {self.accumulate}",
+            "data.batch_size",
+            self.data.batch_size,
+            f"a multiple of accumulate, {self.accumulate}",
         )
+        self._check_crop()
+
+    def _check_crop(self) -> None:
+        """Refuses crops that the model, the objective or the discriminator cannot take."""
+        model, crop = self.model_config, self.data.crop_samples  # a wrong model config is refused here
+        expect(model.sample_rate is not None, "model.sample_rate", None, "the rate of the music in Hz")
+        expect(model.io_channels == 2, "model.io_channels", model.io_channels, "2: training data is stereo")
+        ratio = model.downsampling_ratio
+        expect(
+            crop % ratio == 0,
+            "data.crop_samples",
+            crop,
+            f"a multiple of the model's {ratio} samples a latent",
+        )
+        latents = latents_of(crop, model.encoder.strides)
+        decoded = samples_of(latents, model.decoder.strides, nearest=model.decoder.use_nearest_upsample)
+        if decoded != crop:
+            raise UserError(
+                f"model: its decoder gives back {decoded} samples of a crop of {crop}; with odd strides only "
+                "decoder.config.use_nearest_upsample keeps the length that losses compare"
+            )
+        frames = {"objective": self.objective.shortest_audio}
+        if self.adversarial is not None:
+            frames["adversarial.discriminator"] = max(self.adversarial.discriminator.n_ffts)
+        for part, frame in frames.items():
+            expect(
+                crop >= frame,
+                "data.crop_samples",
+                crop,
+                f"at least {frame}, the largest STFT frame of {part}",
+            )
 
     @property
     def model_config(self) -> ModelConfig:
@@ -149,80 +182,54 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """Builds a config; unknown and mistyped keys are refused by name; a key after a # is a comment."""
-        _check(isinstance(values, Mapping), "the file holds no JSON object")
-        values = _without_comments(values)
-        unknown = _unknown_keys(cls, values)
-        _check(not unknown, f"unknown key {', '.join(unknown)}")
+        """Builds a config; wrong keys and values are refused by name; a key after a # is a comment."""
         try:
-            return dacite.from_dict(
-                cls, dict(values), dacite.Config(cast=[tuple], type_hooks={float: _as_float})
-            )
-        except dacite.DaciteFieldError as error:
+            if not isinstance(values, Mapping):
+                raise UserError("the file holds no JSON object")
+            return read_config(cls, without_comments(values))
+        except UserError as error:
             raise UserError(f"training config: {error}") from None
 
     @classmethod
     def from_json(cls, path: str | Path, overrides: Sequence[str] = ()) -> "TrainConfig":
-        """Reads a config file and applies `key.key=value` overrides (values in JSON, or plain strings)."""
+        """Reads a config file and applies `key.key=value` overrides (values in JSON, or plain strings).
+
+        A `model` that is the name of a file lies beside the config or is a bundled one; the name in an
+        override is taken from the working directory first. Other overrides change what the file says.
+        """
         path = Path(path)
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{path}: no such config file") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"{path}: not a readable JSON file ({error})") from None
         try:
-            _check(isinstance(values, dict), "the file holds no JSON object")
-            for override in overrides:
-                _override(values, override)
-            if isinstance(values.get("model"), str):
-                values["model"] = ModelConfig.from_json(path.parent / values["model"]).to_dict()
+            if isinstance(values, dict):
+                _apply(values, overrides, path.parent)
             return cls.from_dict(values)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
 
-def _without_comments(values: Any) -> Any:
-    if not isinstance(values, Mapping):
-        return values
-    return {key: _without_comments(value) for key, value in values.items() if not key.startswith("#")}
+def _apply(values: dict[str, Any], overrides: Sequence[str], folder: Path) -> None:
+    """Changes the values of a config file in `folder`; a model file comes first, what is below it then."""
+    places = [folder, BUNDLED]
+    changes = [parse_override(each) for each in overrides]
+    for key, value in changes:
+        if key == "model":
+            values["model"], places = value, [Path(), folder, BUNDLED]
+    if isinstance(values.get("model"), str):
+        values["model"] = _model_values(values["model"], places)
+    for key, value in changes:
+        if key != "model":
+            override(values, key, value)
 
 
-def _as_float(value: Any) -> Any:
-    """Lets JSON write 1 for 1.0; anything else is left for dacite to refuse."""
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _unknown_keys(kind: type, values: Any, prefix: str = "") -> list[str]:
-    """Dotted names of the keys that no field of the dataclass, or of those inside it, has."""
-    if not isinstance(values, Mapping):
-        return []
-    fields = typing.get_type_hints(kind)
-    unknown = [prefix + str(key) for key in values if key not in fields]
-    for key, value in values.items():
-        options = typing.get_args(fields.get(key)) if _is_union(fields.get(key)) else (fields.get(key),)
-        for option in options:
-            if dataclasses.is_dataclass(option):
-                unknown += _unknown_keys(option, value, f"{prefix}{key}.")
-    return unknown
-
-
-def _is_union(kind: Any) -> bool:
-    return typing.get_origin(kind) in (typing.Union, types.UnionType)
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    """Sets one dotted key; levels that the file leaves out are added."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set {override}: expected key=value, such as optimizer.learning_rate=1e-4")
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = text
-    *parents, last = key.split(".")
-    for parent in parents:
-        level = values.get(parent)
-        values[parent] = dict(level) if isinstance(level, Mapping) else {}
-        values = values[parent]
-    values[last] = value
+def _model_values(name: str, places: Sequence[Path]) -> dict[str, Any]:
+    """The model config of the first file of this name."""
+    paths = list(dict.fromkeys(place / name for place in places))
+    for path in paths:
+        if path.exists():
+            return ModelConfig.from_json(path).to_dict()
+    raise UserError(f"model is {name}; no such file: {', '.join(map(str, paths))}")

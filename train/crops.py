@@ -1,62 +1,142 @@
 """Random crops of audio files."""
 
+import dataclasses
+import hashlib
 import math
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from absl import logging
+from jaxtyping import Float
 
-from earvae_jax.audio_files import read, resample, to_channels
+from earvae_jax.audio_files import AudioReader, resample, to_channels
 from earvae_jax.errors import UserError
 
 from .config import DataConfig
+from .recordings import Recording
 
-_TRIES = 4  # places of a file that are listened to before it counts as silent
+_TRIES = 4  # places of a file that are listened to before a crop is given up
 _MARGIN = 256  # samples read before and after a crop that is resampled: the reach of the resampler's filter
 _MOST_REJECTED = 1000  # crops in a row without sound, after which nothing is to be expected any more
 
 
-class CropReader:
-    """Draws crops of a list of files, a file as often as crops fit into it, shuffled anew each epoch.
+@dataclasses.dataclass(frozen=True)
+class Cropper:
+    """Cuts stereo crops out of files; what comes out depends on the file and the random numbers alone."""
 
-    Files that cannot be read, are shorter than a crop or have more than two channels are skipped: named once
-    in the log, counted in `skipped`.
+    config: DataConfig
+    sample_rate: int  # of the crops, Hz
+
+    def measure(self, path: Path) -> tuple[int, int]:
+        """Samples of a file by its header, and how many crops fit into them, at least one.
+
+        Raises:
+          UserError: it cannot be read, has more than two channels or is shorter than a crop.
+        """
+        with AudioReader(path) as reader:
+            samples, rate, channels = reader.announced, reader.sample_rate, reader.channels
+        needed = self._needed(rate)
+        if channels > 2:
+            raise UserError(f"{path}: {channels} channels; expected mono or stereo")
+        if not samples:
+            raise UserError(f"{path}: its header does not say how long it is")
+        if samples < needed:
+            raise UserError(
+                f"{path}: {samples / rate:.2f} s are shorter than a crop of {needed / rate:.2f} s"
+            )
+        return samples, samples // needed
+
+    def draw(
+        self, path: Path, samples: int, rng: np.random.Generator
+    ) -> tuple[Float[np.ndarray, "T 2"] | None, UserError | None]:
+        """The first loud one of a few crops at random places, and why one of them could not be read.
+
+        Headers promise too much and files are damaged in parts: such a place is passed over as if silent.
+        """
+        problem = None
+        for _ in range(_TRIES):
+            try:
+                crop = self._read(path, samples, rng)
+            except UserError as error:
+                problem = error
+                continue
+            if 10 * math.log10(float(np.mean(np.square(crop))) + 1e-24) >= self.config.silence_db:
+                return crop, problem
+        return None, problem
+
+    def usable(self, path: Path) -> bool:
+        """Whether there is a crop to be had."""
+        try:
+            samples, _ = self.measure(path)
+        except UserError:
+            return False
+        return self.draw(path, samples, np.random.default_rng(0))[0] is not None
+
+    def _needed(self, rate: int) -> int:
+        """Samples of a file of this rate that a crop is made of."""
+        margin = 0 if rate == self.sample_rate else _MARGIN
+        return math.ceil(self.config.crop_samples * rate / self.sample_rate) + 2 * margin
+
+    def _read(self, path: Path, samples: int, rng: np.random.Generator) -> Float[np.ndarray, "T 2"]:
+        wanted = self.config.crop_samples
+        with AudioReader(path) as reader:
+            rate = reader.sample_rate
+            needed = self._needed(rate)
+            start = int(rng.integers(max(1, samples - needed + 1)))
+            audio = reader.piece(start, needed)
+        if len(audio) < needed:
+            raise UserError(f"{path}: ends at sample {start + len(audio)} of {samples}")
+        if rate != self.sample_rate:
+            audio = resample(audio, rate, self.sample_rate)[round(_MARGIN * self.sample_rate / rate) :]
+        return to_channels(audio[:wanted], 2)
+
+
+class CropReader:
+    """Draws crops of recordings, one as often as crops fit into it, shuffled anew each epoch.
+
+    Attributes:
+      skipped: files that cannot be read, in parts or at all, are shorter than a crop or have more than two
+        channels, with the reason; each is named once in the log as it is found.
+      fingerprint: of the names and lengths of the recordings, which decide together with the seed what is
+        drawn; what is skipped from the beginning does not count.
     """
 
-    def __init__(self, files: Sequence[Path], config: DataConfig, *, sample_rate: int, seed: int):
-        self.files, self.config, self.sample_rate, self.seed = files, config, sample_rate, seed
+    def __init__(self, recordings: Sequence[Recording], config: DataConfig, *, sample_rate: int, seed: int):
+        self.config, self.seed = config, seed
         self.skipped: dict[Path, str] = {}
+        self._cropper = Cropper(config, sample_rate)
         self._lock = threading.Lock()
         self._rejected = 0
         self._epoch: tuple[int, np.ndarray] | None = None
-        crops = np.array([self._crops_in(path) for path in files])
-        if not crops.any():
+        self._files: list[tuple[Path, int]] = []  # with the samples of each
+        counts, digest = [], hashlib.sha256()
+        for recording in recordings:
+            try:
+                samples, count = self._cropper.measure(recording.path)
+            except UserError as error:
+                self._skip(recording.path, error, "skipped")
+                continue
+            self._files.append((recording.path, samples))
+            counts.append(count)
+            digest.update(f"{recording.name}\n{samples}\n".encode(errors="surrogateescape"))
+        if not counts:
             reasons = "; ".join(f"{path}: {reason}" for path, reason in list(self.skipped.items())[:3])
-            raise UserError(f"none of the {len(files)} audio files can be trained on ({reasons})")
-        self._items = np.repeat(np.arange(len(files)), crops)
+            raise UserError(f"none of the {len(recordings)} audio files is usable ({reasons})")
+        self._items = np.repeat(np.arange(len(counts)), counts)
+        self.fingerprint = digest.hexdigest()[:16]
 
-    def draw(self, number: int) -> np.ndarray | None:
-        """Crop `number`, float32 `[crop_samples, 2]`; None where its file turned out unreadable or silent."""
+    def draw(self, number: int) -> Float[np.ndarray, "T 2"] | None:
+        """Crop `number`, float32 `[crop_samples, 2]`; None where there is nothing to hear.
+
+        The same for the same number: no crop depends on what became of another one.
+        """
         epoch, place = divmod(number, len(self._items))
-        path = self.files[self._items[self._order(epoch)[place]]]
-        if path in self.skipped:
-            return None
-        rng = np.random.default_rng((self.seed, 1, number))
-        crop = None
-        try:
-            for _ in range(_TRIES):
-                crop = self._read(path, rng)
-                if (
-                    20 * math.log10(math.sqrt(float(np.mean(np.square(crop)))) + 1e-12)
-                    >= self.config.silence_db
-                ):
-                    break
-                crop = None
-        except (soundfile.SoundFileError, OSError, UserError) as error:
-            self._skip(path, str(error))
+        path, samples = self._files[self._items[self._order(epoch)[place]]]
+        crop, problem = self._cropper.draw(path, samples, np.random.default_rng((self.seed, 1, number)))
+        if problem is not None:
+            self._skip(path, problem, "skipped a part of")
         self._count(crop)
         return crop
 
@@ -68,49 +148,11 @@ class CropReader:
             self._epoch = cached
         return cached[1]
 
-    def _read(self, path: Path, rng: np.random.Generator) -> np.ndarray:
-        wanted = self.config.crop_samples
-        with soundfile.SoundFile(path) as file:
-            rate, frames = file.samplerate, file.frames
-            margin = 0 if rate == self.sample_rate else _MARGIN
-            length = math.ceil(wanted * rate / self.sample_rate) + 2 * margin
-            file.seek(int(rng.integers(max(1, frames - length + 1))))
-            audio = file.read(length, dtype="float32", always_2d=True)
-        if len(audio) < length:  # short, or its header promises more than it holds: see what is really there
-            audio, _ = read(path)
-            start = int(rng.integers(max(1, len(audio) - length + 1)))
-            audio = audio[start : start + length]
-        if not np.isfinite(audio).all():
-            raise UserError("it holds NaN or infinite samples")
-        if margin:
-            audio = resample(audio, rate, self.sample_rate)[round(margin * self.sample_rate / rate) :]
-        if len(audio) < wanted:
-            raise UserError(f"it ends after {len(audio)} samples of a crop of {wanted}")
-        return to_channels(audio[:wanted], 2)
-
-    def _crops_in(self, path: Path) -> int:
-        """How many crops fit into a file; 0 if it is skipped."""
-        try:
-            info = soundfile.info(path)
-        except (soundfile.SoundFileError, OSError) as error:
-            self._skip(path, str(error))
-            return 0
-        margin = 0 if info.samplerate == self.sample_rate else 2 * _MARGIN
-        crop = math.ceil(self.config.crop_samples * info.samplerate / self.sample_rate) + margin
-        if info.channels > 2:
-            self._skip(path, f"{info.channels} channels; expected mono or stereo")
-        elif info.frames < crop:
-            length = info.frames / info.samplerate
-            self._skip(path, f"{length:.2f} s are shorter than a crop of {crop / info.samplerate:.2f} s")
-        else:
-            return int(info.frames // crop)
-        return 0
-
-    def _skip(self, path: Path, reason: str) -> None:
+    def _skip(self, path: Path, error: UserError, what: str) -> None:
         with self._lock:
             if path not in self.skipped:
-                self.skipped[path] = reason
-                logging.warning("skipped %s: %s", path, reason)
+                self.skipped[path] = reason = str(error).removeprefix(f"{path}: ")
+                logging.warning("%s %s: %s", what, path, reason)
 
     def _count(self, crop: np.ndarray | None) -> None:
         """Stops when nothing but silence and broken files comes: the data loader would look for ever."""
@@ -118,6 +160,6 @@ class CropReader:
             self._rejected = 0 if crop is not None else self._rejected + 1
             if self._rejected > max(_MOST_REJECTED, 2 * len(self._items)):
                 raise UserError(
-                    f"no crop of the {len(self.files)} training files is readable and louder than "
-                    f"{self.config.silence_db} dB (data.silence_db)"
+                    f"no crop of the {len(self._files)} audio files, such as {self._files[0][0]}, is "
+                    f"readable and louder than {self.config.silence_db} dB (data.silence_db)"
                 )

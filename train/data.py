@@ -1,23 +1,39 @@
 """Training batches: crops of recordings or synthetic music; the same for the same seed, resumable exactly."""
 
-from collections.abc import Callable
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import grain
 import numpy as np
 
-from earvae_jax.audio_files import find_audio
 from earvae_jax.errors import UserError
 
 from . import synthetic
 from .config import DataConfig
-from .crops import CropReader
+from .crops import Cropper, CropReader
+from .recordings import Recording, find, split
 
 _ENDLESS = 1 << 40  # examples; Grain wants a length
+_SYNTHETIC = "synthetic"  # fingerprint of music that no file can change
 
-Example = Callable[
-    [int], np.ndarray | None
-]  # [T, C] of an example's number, or None where there is nothing to hear
+
+@dataclasses.dataclass(frozen=True)
+class TrainingExamples:
+    """The function from an example's number to its audio, `[crop_samples, 2]`, and what it depends on."""
+
+    draw: Callable[[int], np.ndarray | None]  # crop of a number, None where there is nothing to hear
+    config: DataConfig
+    seed: int
+    fingerprint: str  # of the recordings; another one once a run with this config would hear other music
+    skipped: Mapping[Path, str]  # files that were no good so far, with the reason
+
+    def __call__(self, number: int) -> np.ndarray | None:
+        audio = self.draw(number)
+        if audio is None:
+            return None
+        return augment(audio, np.random.default_rng((self.seed, 2, number)), self.config)
 
 
 class _ProcessShare:
@@ -48,29 +64,29 @@ def augment(audio: np.ndarray, rng: np.random.Generator, config: DataConfig) -> 
     return np.ascontiguousarray(audio * np.float32(gain))
 
 
-def training_examples(config: DataConfig, *, sample_rate: int, seed: int) -> Example:
-    """The function from an example's number to its audio, `[crop_samples, 2]`.
+def training_examples(config: DataConfig, *, sample_rate: int, seed: int) -> TrainingExamples:
+    """The endless training data of a run.
 
     Raises:
         UserError: the folders hold no audio, none that can be read, or none as long as a crop.
     """
     if config.train:
-        reader = CropReader(training_files(config), config, sample_rate=sample_rate, seed=seed)
-        draw = reader.draw
-    else:
+        files = training_files(config, sample_rate=sample_rate)
+        reader = CropReader(files, config, sample_rate=sample_rate, seed=seed)
+        return TrainingExamples(reader.draw, config, seed, reader.fingerprint, reader.skipped)
 
-        def draw(number: int) -> np.ndarray:
-            return synthetic.render(2 * seed, number, samples=config.crop_samples, sample_rate=sample_rate)
+    def render(number: int) -> np.ndarray:
+        return synthetic.render(2 * seed, number, samples=config.crop_samples, sample_rate=sample_rate)
 
-    def example(number: int) -> np.ndarray | None:
-        audio = draw(number)
-        return None if audio is None else augment(audio, np.random.default_rng((seed, 2, number)), config)
-
-    return example
+    return TrainingExamples(render, config, seed, _SYNTHETIC, {})
 
 
 def training_batches(
-    example: Example, config: DataConfig, *, process_index: int = 0, process_count: int = 1
+    example: Callable[[int], np.ndarray | None],
+    config: DataConfig,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> grain.DatasetIterator[np.ndarray]:
     """Endless batches `[batch_size / process_count, crop_samples, 2]` of this process.
 
@@ -95,14 +111,14 @@ def validation_audio(config: DataConfig, *, sample_rate: int, seed: int) -> np.n
     """
     count = config.validation_items
     if config.validation or config.train:
-        reader = CropReader(validation_files(config), config, sample_rate=sample_rate, seed=seed + 1)
-        drawn = (reader.draw(number) for number in range(100 * count))
-        crops = [
-            crop for crop, _ in zip((crop for crop in drawn if crop is not None), range(count), strict=False)
-        ]
+        files = validation_files(config, sample_rate=sample_rate)
+        reader = CropReader(files, config, sample_rate=sample_rate, seed=seed + 1)
+        drawn = map(reader.draw, range(100 * count))
+        crops = list(itertools.islice((crop for crop in drawn if crop is not None), count))
         if len(crops) < count:
             raise UserError(
-                f"validation: only {len(crops)} of {count} crops are louder than {config.silence_db} dB"
+                f"validation: only {len(crops)} of {count} crops are readable and louder than "
+                f"{config.silence_db} dB (data.silence_db); {len(files)} files such as {files[0].path}"
             )
         return np.stack(crops)
     music = 2 * seed + 1  # another endless data set than the one trained on
@@ -114,43 +130,31 @@ def validation_audio(config: DataConfig, *, sample_rate: int, seed: int) -> np.n
     )
 
 
-def training_files(config: DataConfig) -> list[Path]:
-    """The files to train on: all of `train` but those held out for validation."""
-    files = _find(config.train, "data.train")
+def training_files(config: DataConfig, *, sample_rate: int) -> list[Recording]:
+    """The recordings to train on: all of `train` but those held out for validation.
+
+    Raises:
+        UserError: `validation` leaves none of them.
+    """
+    recordings = find(config.train, "data.train")
+    if not config.validation:
+        return split(recordings, _usable(config, sample_rate))[0]
+    held = {recording.path.resolve() for recording in find(config.validation, "data.validation")}
+    rest = [recording for recording in recordings if recording.path.resolve() not in held]
+    if not rest:
+        raise UserError(
+            f"data.validation holds all {len(recordings)} audio files of data.train: none is left to train on"
+        )
+    return rest
+
+
+def validation_files(config: DataConfig, *, sample_rate: int) -> list[Recording]:
+    """The recordings to validate on."""
     if config.validation:
-        held = {path.resolve() for path in _find(config.validation, "data.validation")}
-        return [path for path in files if path.resolve() not in held]
-    return [path for place, path in enumerate(files) if not _held_out(place, len(files))]
+        return find(config.validation, "data.validation")
+    return split(find(config.train, "data.train"), _usable(config, sample_rate))[1]
 
 
-def validation_files(config: DataConfig) -> list[Path]:
-    """The files to validate on."""
-    if config.validation:
-        return _find(config.validation, "data.validation")
-    files = _find(config.train, "data.train")
-    return [path for place, path in enumerate(files) if _held_out(place, len(files))] or files
-
-
-def _held_out(place: int, count: int) -> bool:
-    """Every twentieth file by name, at least one; a single file has to serve for both."""
-    return count > 1 and place % min(20, count) == 0
-
-
-def _find(places: tuple[str, ...], key: str) -> list[Path]:
-    paths: list[Path] = []
-    for place in map(Path, places):
-        if place.suffix == ".txt":
-            paths += _manifest(place)
-        elif place.exists():
-            paths.append(place)
-        else:
-            raise UserError(f"{place}: no such file or folder ({key})")
-    return sorted(path for path, _ in find_audio(paths))
-
-
-def _manifest(path: Path) -> list[Path]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable manifest ({error})") from None
-    return [path.parent / line.strip() for line in lines if line.strip()]
+def _usable(config: DataConfig, sample_rate: int) -> Callable[[Recording], bool]:
+    cropper = Cropper(config, sample_rate)
+    return lambda recording: cropper.usable(recording.path)

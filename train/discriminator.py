@@ -10,10 +10,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from earvae_jax.convolution import weight_norm
-from earvae_jax.errors import UserError
 from earvae_jax.layers import uniform_param
 from earvae_jax.spectral import hann_window, stft
 
+from .config_values import expect, expect_positive
 from .plane_convolution import PlaneLayer, conv_stack
 
 _WIDE, _NARROW = (3, 9), (3, 3)  # kernels over (time, frequency)
@@ -29,10 +29,14 @@ class DiscriminatorConfig:
     dilations: tuple[int, ...] = (1, 2, 4)  # of the middle layers, along time
 
     def __post_init__(self):
-        if self.filters < 1 or not self.n_ffts or min(self.n_ffts) < 4:
-            raise UserError(
-                "discriminator: filters must be positive and n_ffts at least one size of 4 or more"
-            )
+        expect_positive(self, "filters")
+        expect(
+            bool(self.n_ffts) and min(self.n_ffts) >= 4,
+            "n_ffts",
+            self.n_ffts,
+            "a list of sizes of at least 4",
+        )
+        expect(all(d > 0 for d in self.dilations), "dilations", self.dilations, "positive numbers")
 
 
 class Conv2d(nnx.Module):

@@ -10,11 +10,16 @@ from earvae_jax.spectral import stft
 from earvae_jax.weighting import k_weight
 
 from . import spectrum_terms
+from .config_values import ConfigError, expect, expect_not_negative, expect_positive
 from .losses import STFT_SIZES, waveform_loss
 from .spectrum_terms import Weighting
 
 # Items quieter than −60 dB count as this loud, so that near silence is not blown up.
 _LOWEST_LEVEL = 1e-3
+_SMALLEST_FRAME = 4  # samples; a Hann window of fewer is next to nothing
+_MAGNITUDE_TERMS = ("spectral_convergence", "log_magnitude")
+_PHASE_TERMS = ("correlation", "instantaneous_frequency", "group_delay")
+_TERMS = (*_MAGNITUDE_TERMS, *_PHASE_TERMS, "waveform")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +46,16 @@ class ObjectiveConfig:
     waveform: float = 0.0  # weight
 
     def __post_init__(self):
-        if (
-            not (self.n_ffts and self.phase_n_ffts)
-            or min(*self.n_ffts, *self.phase_n_ffts) < self.hop_fraction
-        ):
-            raise ValueError(
-                f"STFT sizes {self.n_ffts}, {self.phase_n_ffts} must be at least {self.hop_fraction}"
-            )
-        if self.weighting not in (None, "magnitude"):
-            raise ValueError(f"weighting is None or 'magnitude', not {self.weighting!r}")
+        expect_positive(self, "hop_fraction")
+        smallest = max(self.hop_fraction, _SMALLEST_FRAME)
+        for name in ("n_ffts", "phase_n_ffts"):
+            sizes = getattr(self, name)
+            fit = bool(sizes) and min(sizes) >= smallest and len(set(sizes)) == len(sizes)
+            expect(fit, name, sizes, f"a list of different sizes of at least {smallest} samples")
+        expect(self.weighting in (None, "magnitude"), "weighting", self.weighting, '"magnitude" or null')
+        expect_not_negative(self, *_TERMS)
+        if not _active(self):
+            raise ConfigError(", ".join(_TERMS), "are all 0; expected a positive weight")
 
     @property
     def shortest_audio(self) -> int:
@@ -87,12 +93,8 @@ def reconstruction_objective(
     return sum(getattr(config, name) * value for name, value in terms.items()), terms
 
 
-_MAGNITUDE_TERMS = ("spectral_convergence", "log_magnitude")
-_PHASE_TERMS = ("correlation", "instantaneous_frequency", "group_delay")
-
-
 def _active(config: ObjectiveConfig) -> list[str]:
-    return [name for name in (*_MAGNITUDE_TERMS, *_PHASE_TERMS, "waveform") if getattr(config, name)]
+    return [name for name in _TERMS if getattr(config, name)]
 
 
 def _terms_of_size(prediction, target, n_fft, hop, level, config):
