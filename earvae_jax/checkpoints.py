@@ -1,8 +1,10 @@
 """Model checkpoints: an Orbax directory, or one safetensors file, with the config and where it came from."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from earvae_jax.vae import EarVAE
 
 FORMAT_VERSION = 1
 _KEY = "earvae_jax"  # of the metadata inside both kinds of file
+_FILE_DTYPES = {"float32": "F32", "bfloat16": "BF16"}
 _FOREIGN = (
     "{path}: not a checkpoint of this project; for PyTorch weights run: earvae convert from-torch {path} DIR"
 )
@@ -73,18 +76,42 @@ def save(
     try:
         with replacing(path) as temporary:
             if path.suffix == ".safetensors":
-                metadata = {_KEY: json.dumps(info.to_dict())}
-                temporary.touch()
-                mode = temporary.stat().st_mode
-                safetensors.flax.save_file(stored, str(temporary), metadata=metadata)
-                temporary.chmod(mode)  # safetensors makes files that only their owner reads
+                _write_file(temporary, stored, {_KEY: json.dumps(info.to_dict())})
             else:
-                from orbax.checkpoint import v1 as ocp
-
-                ocp.save(temporary.absolute(), arrays, custom_metadata={_KEY: info.to_dict()})
+                _write_directory(temporary, arrays, {_KEY: info.to_dict()})
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
     return info
+
+
+def _write_file(path: Path, arrays: Mapping[str, jax.Array], metadata: Mapping[str, str]) -> None:
+    """The safetensors format: length of the header, header in JSON, arrays.
+
+    The library's own writer takes a temporary name of its own, which stays behind when the process is killed.
+    """
+    header, end = {"__metadata__": metadata}, 0
+    for name, array in arrays.items():
+        start, end = end, end + array.nbytes
+        dtype = _FILE_DTYPES[array.dtype.name]
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # arrays begin at a multiple of 8
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def _write_directory(path: Path, arrays: Mapping[str, jax.Array], metadata: Mapping[str, Any]) -> None:
+    from orbax.checkpoint import v1 as ocp
+
+    try:
+        ocp.save(path.absolute(), arrays, custom_metadata=metadata)
+    except ValueError as error:  # so TensorStore reports a full disk
+        raise OSError(_first_line(error)) from None
+    finally:
+        # After a failure some of its threads may still be writing there.
+        shutil.rmtree(path.with_name(path.name + ".orbax-checkpoint-tmp"), ignore_errors=True)
 
 
 def load(path: str | Path | None = None) -> EarVAE:
@@ -138,8 +165,27 @@ def _info(path: Path, values: Mapping[str, Any] | None) -> CheckpointInfo:
         raise UserError(f"{path}: {error}") from None
 
 
-# Errors that a damaged directory shows itself by.
+# Errors that a damaged directory shows itself by: Orbax lets through whatever its parts raise.
 _DAMAGE = (ValueError, OSError, KeyError, TypeError, RuntimeError)
+
+
+@contextlib.contextmanager
+def explaining_damage(path: Path, advice: str = "") -> Iterator[None]:
+    """For reading a directory of Orbax: what a damaged one raises becomes one line that names it.
+
+    Raises:
+      UserError: instead of the many errors of Orbax; one raised inside passes.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        # What TensorStore says arrives wrapped in a bare Exception.
+        if type(error) is not Exception and not isinstance(error, _DAMAGE):
+            raise
+        reason = _first_line(error.__cause__ or error)
+        raise UserError(f"{path}: damaged checkpoint ({reason}){advice}") from None
 
 
 def _existing(path: str | Path | None) -> Path:
@@ -186,7 +232,7 @@ def _load_directory(path: Path, config: ModelConfig, found: Mapping) -> dict[str
     from orbax.checkpoint import v1 as ocp
 
     expected = expected_arrays(config)
-    try:
+    with explaining_damage(path):
         # Orbax ignores some wrong targets without a word: compare before loading.
         problems = differences(expected, found)
         if problems:
@@ -197,13 +243,6 @@ def _load_directory(path: Path, config: ModelConfig, found: Mapping) -> dict[str
             for name, array in expected.items()
         }
         return ocp.load(path.absolute(), target)
-    except UserError:
-        raise
-    except Exception as error:
-        # What TensorStore says arrives wrapped in a bare Exception.
-        if type(error) is not Exception and not isinstance(error, _DAMAGE):
-            raise
-        raise UserError(f"{path}: damaged checkpoint ({_first_line(error.__cause__ or error)})") from None
 
 
 def _first_line(error: Exception) -> str:

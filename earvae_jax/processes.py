@@ -1,7 +1,12 @@
 """Several processes on one job: joining them, and which of them this one is."""
 
 import argparse
+import atexit
+import contextlib
 import os
+import sys
+import threading
+from collections.abc import Iterator
 
 from earvae_jax.errors import UserError
 
@@ -12,6 +17,8 @@ _SLURM_STEP = "SLURM_STEP_NODELIST"
 _TPU_WORKERS = "TPU_WORKER_HOSTNAMES"
 # A process that has finished waits for the slowest; files differ by hours.
 _SHUTDOWN_SECONDS = 24 * 3600
+# A process that has failed leaves the others, which may be waiting for it, after as long.
+_FAILURE_SECONDS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +52,35 @@ def join(arguments: argparse.Namespace) -> tuple[int, int]:
             raise UserError(f"--process-id {index} is not one of --num-processes {count}")
         _initialize(f"--coordinator {coordinator}", coordinator, count, index)
     return jax.process_index(), jax.process_count()
+
+
+@contextlib.contextmanager
+def leaving_others_at_failure() -> Iterator[None]:
+    """For work in which processes wait for each other's results.
+
+    A process that fails inside must not wait for the others before it ends, as it would by itself: they may
+    wait for its results for ever. Where all fail alike, they still end together. Those who are left see the
+    connection break, or at the latest miss its heartbeat, and end too.
+    """
+    import jax
+
+    try:
+        yield
+    except BaseException as error:
+        if jax.distributed.is_initialized():
+            together = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+            together.start()
+            together.join(_FAILURE_SECONDS)
+            if together.is_alive():
+                # Of the functions to be called at the end the last one is called first.
+                atexit.register(_leave, 2 if isinstance(error, UserError) else 1)
+        raise
+
+
+def _leave(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _initialize(who: str, *address) -> None:

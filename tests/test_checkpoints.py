@@ -194,6 +194,48 @@ def test_kill_during_a_save_leaves_no_final_name(tmp_path, name):
     assert [found.name for found in tmp_path.iterdir()] == [name], "the killed save's leftovers stay"
 
 
+FULL = """
+import resource, signal, sys, small_models
+from earvae_jax import checkpoints
+from earvae_jax.errors import UserError
+model = small_models.model(small_models.config())
+signal.signal(signal.SIGXFSZ, getattr(signal, sys.argv[2]))
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+try:
+    checkpoints.save(sys.argv[1], model)
+except UserError as error:
+    assert "cannot be written: " in str(error) and "\\n" not in str(error), error
+    sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_full_disk_is_one_line(tmp_path, name):
+    """The system refuses to let files grow, as a full disk does."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path / name, "SIG_IGN"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    assert not (tmp_path / name).exists()
+    assert name == "model" or not list(tmp_path.iterdir())  # a thread of Orbax may come too late
+
+
+def test_what_a_kill_in_the_middle_of_a_file_leaves_is_removed_by_the_next_save(model, tmp_path):
+    """The system kills what writes beyond a limit."""
+    path = tmp_path / "model.safetensors"
+    killed = subprocess.run(
+        [sys.executable, "-c", FULL, path, "SIG_DFL"], cwd=Path(__file__).parent, check=False
+    )
+    assert killed.returncode == -signal.SIGXFSZ and list(tmp_path.iterdir()) and not path.exists()
+    checkpoints.save(path, model)
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
 def test_broken_values_are_counted(model):
     arrays = {name: np.array(array) for name, array in named_arrays(model).items()}
     arrays["encoder.layers.0.bias"][:2] = np.nan, np.inf

@@ -1,10 +1,13 @@
 """TensorBoard: scalars, pairs of audio and their spectrograms."""
 
-from collections.abc import Mapping
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 
 from earvae_jax import spectral
@@ -13,21 +16,46 @@ from earvae_jax.errors import require
 _LISTENED = 3  # pairs written at each validation
 _RANGE_DB = 80.0  # of the spectrogram's grey values
 _N_FFT = 1024
+_FLUSH_SECONDS = 10.0
 
 
 class Board:
-    """Writes `workdir/tensorboard`; `None` as the folder writes nothing (processes but the first)."""
+    """Writes `folder`; `None` writes nothing (processes but the first).
 
-    def __init__(self, folder: Path | None):
-        self._writer = None
-        if folder is not None:
-            self._writer = require("tensorboardX", extra="train").SummaryWriter(str(folder))
+    No run ends for it: where the disk is full or fails, the board alone ends, with one warning. It writes in
+    the caller's thread, as tensorboardX' own writer blocks for ever once its thread has met an error.
+
+    Args:
+      after: the step that a run continues after; what an earlier process wrote of later steps is void.
+    """
+
+    def __init__(self, folder: Path | None, *, after: int | None = None):
+        self._folder, self._events, self._flushed = folder, None, 0.0
+        if folder is None:
+            return
+        require("tensorboardX", extra="train")
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        with self._ending_at_errors():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._events = EventsWriter(str(folder / "events"))
+            if after is not None:
+                self._write(after + 1, session_log=SessionLog(status=SessionLog.START))
+            self._events.flush()
 
     def scalars(self, step: int, group: str, values: Mapping[str, float]) -> None:
         """One point of each curve."""
-        if self._writer is not None:
+        if self._events is None:
+            return
+        from tensorboardX import summary
+
+        with self._ending_at_errors():
             for name, value in values.items():
-                self._writer.add_scalar(f"{group}/{name}", value, step)
+                self._write(step, summary=summary.scalar(f"{group}/{name}", value))
+            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                self._events.flush()
+                self._flushed = time.monotonic()
 
     def pairs(
         self,
@@ -37,20 +65,42 @@ class Board:
         sample_rate: int,
     ) -> None:
         """Original and reconstruction of the first few crops, to hear and to see."""
-        if self._writer is None:
+        if self._events is None:
             return
-        for place in range(min(_LISTENED, len(originals))):
-            for kind, audio in (("original", originals[place]), ("reconstruction", reconstructions[place])):
-                self._writer.add_audio(f"audio/{place}_{kind}", audio.clip(-1, 1), step, sample_rate)
-                self._writer.add_image(
-                    f"spectrogram/{place}_{kind}", spectrogram(audio), step, dataformats="HW"
-                )
-        self._writer.flush()
+        from tensorboardX import summary
+
+        with self._ending_at_errors():
+            for place in range(min(_LISTENED, len(originals))):
+                pair = {"original": originals[place], "reconstruction": reconstructions[place]}
+                for kind, audio in pair.items():
+                    name, heard = f"{place}_{kind}", np.nan_to_num(audio).clip(-1, 1)
+                    self._write(step, summary=summary.audio(f"audio/{name}", heard, sample_rate))
+                    picture = summary.image(f"spectrogram/{name}", spectrogram(heard), dataformats="HW")
+                    self._write(step, summary=picture)
+            self._events.flush()
 
     def close(self) -> None:
         """Writes what is buffered."""
-        if self._writer is not None:
-            self._writer.close()
+        if self._events is not None:
+            with self._ending_at_errors():
+                self._events.close()
+
+    def _write(self, step: int, **content) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
+
+    @contextlib.contextmanager
+    def _ending_at_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._events = None
+            logging.warning(
+                "%s: nothing more is written for TensorBoard (%s); training goes on",
+                self._folder,
+                error.strerror or error,
+            )
 
 
 def spectrogram(audio: Float[np.ndarray, "T C"]) -> Float[np.ndarray, "F K"]:

@@ -39,11 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     from .loop import train
 
-    config = _config(arguments.config, arguments.overrides)
-    initial = None
-    if arguments.init is not None:
-        initial = _initial_model(arguments.init, config)
-    done = train(config, Path(arguments.workdir), initial=initial)
+    with processes.leaving_others_at_failure():
+        config = _config(arguments.config, arguments.overrides)
+        start = {} if arguments.init is None else _initial_model(arguments.init, config)
+        done = train(config, Path(arguments.workdir), **start)
     if done < config.steps:
         logging.info("stopped at step %d of %d; the same command continues", done, config.steps)
     return 0
@@ -66,10 +65,16 @@ def _config(name: str, overrides: list[str]):
 
 
 def _initial_model(path: str, config):
+    """What `train` is told of a model to start from."""
     from earvae_jax import checkpoints
     from earvae_jax.errors import UserError
 
-    model = checkpoints.load(path)
-    if model.config != config.model_config:
-        raise UserError(f"{path}: holds a model of another config than the training config's `model`")
-    return model
+    from .same_run import differing_options
+
+    model, info = checkpoints.load_with_info(path)
+    different = differing_options(model.config.to_dict(), config.model_config.to_dict())
+    if different:
+        raise UserError(
+            f"{path}: holds a model of another config than the training config's `model` ({different})"
+        )
+    return {"initial": model, "origin": {"checkpoint": path, "provenance": info.provenance}}

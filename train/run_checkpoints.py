@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import errno
+import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,34 +12,43 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from earvae_jax.checkpoints import explaining_damage
 from earvae_jax.errors import UserError
 from earvae_jax.parameters import differences
 
 from .config import TrainConfig
+from .same_run import check_same_run
 from .step import TrainState
+from .validation import SCORE
 
 FORMAT_VERSION = 1
-SCORE = "si_sdr"  # the validation result that the best checkpoint has the highest of
-# What may change between two calls with the same workdir; everything else would make another run of it.
-_CHANGEABLE = frozenset(
-    (
-        "steps",
-        "log_every",
-        "validate_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "max_skipped_steps",
-        "data.threads",
-        "data.buffered_batches",
-    )
-)
 
 
 @dataclasses.dataclass(frozen=True)
-class Position:
-    """Where a run stands in its data: the state of every process's batches, in the order of the processes."""
+class Record:
+    """What stands in a checkpoint beside the arrays."""
 
-    batches: tuple[Mapping[str, Any], ...]
+    config: TrainConfig
+    position: tuple[Mapping[str, Any], ...]  # of each process's batches, in the order of the processes
+    data: str | None  # fingerprint of the training data; None in checkpoints of older versions
+    # The weights that training started from: empty if random; None in checkpoints of older versions.
+    origin: Mapping[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "config": self.config.to_dict(),
+            "position": list(self.position),
+            "data": self.data,
+            "origin": self.origin,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Record":
+        """Reads what `to_dict` of this format version gave."""
+        config = TrainConfig.from_dict(values["config"])
+        return cls(config, tuple(values["position"]), values.get("data"), values.get("origin"))
 
 
 class RunCheckpoints:
@@ -51,18 +62,31 @@ class RunCheckpoints:
         self.directory, self.config = workdir / "checkpoints", config
         policies = ocp.training.preservation_policies
         best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics[SCORE], n=1, keep_checkpoints_without_metrics=False
+            # A reconstruction that is constant or not finite has no score.
+            get_metric_fn=lambda metrics: metrics.get(SCORE, -math.inf),
+            n=1,
+            keep_checkpoints_without_metrics=False,
         )
-        self._checkpointer = ocp.training.Checkpointer(
-            self.directory.absolute(),
-            # Every call saves; without this a save is skipped while another one is in flight.
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.AnyPreservationPolicy(
-                [policies.LatestN(config.keep_checkpoints), best]
-            ),
-            cleanup_tmp_directories=True,
-        )
+        self._check_metrics()
+        with _explained(self.directory):
+            self._checkpointer = ocp.training.Checkpointer(
+                self.directory.absolute(),
+                # Every call saves; without this a save is skipped while another one is in flight.
+                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [policies.LatestN(config.keep_checkpoints), best]
+                ),
+                cleanup_tmp_directories=True,
+            )
         self._saving: ocp.AsyncResponse[bool] | None = None
+
+    def _check_metrics(self) -> None:
+        """Orbax reads those of all checkpoints and does not say where they are damaged."""
+        for path in sorted(self.directory.glob("*/metrics/metrics")):
+            checkpoint = path.parents[1]
+            if checkpoint.name.isdigit():  # half-written ones are passed over
+                with explaining_damage(checkpoint, "; delete this folder to continue without it"):
+                    json.loads(path.read_text())
 
     @property
     def latest(self) -> int | None:
@@ -70,9 +94,7 @@ class RunCheckpoints:
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
-    def save(
-        self, state: TrainState, step: int, position: Position, metrics: Mapping[str, float] | None
-    ) -> None:
+    def save(self, state: TrainState, step: int, record: Record, metrics: Mapping[str, float] | None) -> None:
         """Starts to save; returns once the arrays are copied, and waits for the save before this one.
 
         Raises:
@@ -81,14 +103,12 @@ class RunCheckpoints:
         self.wait()
         if self.latest == step:
             return
-        metadata = {
-            "format_version": FORMAT_VERSION,
-            "config": self.config.to_dict(),
-            "position": list(position.batches),
-        }
         with _explained(self.directory):
             self._saving = self._checkpointer.save_async(
-                step, _named(state), metrics=dict(metrics) if metrics else None, custom_metadata=metadata
+                step,
+                _named(state),
+                metrics=dict(metrics) if metrics else None,
+                custom_metadata=record.to_dict(),
             )
 
     def wait(self) -> None:
@@ -98,71 +118,53 @@ class RunCheckpoints:
             with _explained(self.directory):
                 saving.result()
 
-    def restore(self, target: TrainState) -> tuple[TrainState, Position]:
+    def restore(self, target: TrainState) -> tuple[TrainState, Record]:
         """The latest checkpoint; `target` has shapes and shardings (`jax.ShapeDtypeStruct`).
 
         Raises:
           UserError: it was written with another config, version or number of processes, or is damaged.
         """
-        step = self.latest
+        *before, step = (checkpoint.step for checkpoint in self._checkpointer.checkpoints)
         path = self.directory / str(step)
-        try:
+        way_on = f"continue from step {before[-1]}" if before else "begin again"
+        with explaining_damage(path, f"; delete this folder to {way_on}"):
             metadata = self._checkpointer.metadata(step)
             values = metadata.custom_metadata
             if not values:
                 raise ValueError("its metadata is missing")
-            self._check(path, values)
+            record = self._checked(path, values)
+            if metadata.metadata is None:
+                raise ValueError("its arrays cannot be listed")
             expected = _named(target)
             problems = differences(expected, metadata.metadata)
             if problems:
                 raise UserError(f"{path}: does not fit the config: {'; '.join(problems[:10])}")
             arrays = self._checkpointer.load(step, expected)
-        except UserError:
-            raise
-        except (ValueError, OSError, KeyError, TypeError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise UserError(
-                f"{path}: damaged checkpoint ({reason}); delete this folder to continue from the one before"
-            ) from None
-        return _unnamed(target, arrays), Position(tuple(values["position"]))
+        return _unnamed(target, arrays), record
 
-    def _check(self, path: Path, values: Mapping[str, Any]) -> None:
+    def _checked(self, path: Path, values: Mapping[str, Any]) -> Record:
         version = values.get("format_version")
         if version != FORMAT_VERSION:
             raise UserError(
                 f"{path}: training checkpoint format {version}; this version reads {FORMAT_VERSION}"
             )
-        check_same_run(path, values["config"], self.config)
-        written, running = len(values["position"]), jax.process_count()
+        try:
+            record = Record.from_dict(values)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        check_same_run(path, record.config, self.config)
+        written, running = len(record.position), jax.process_count()
         if written != running:
             raise UserError(f"{path}: written by {written} processes; continue with as many, not {running}")
+        return record
 
     def close(self) -> None:
         """Waits, then stops the background threads."""
         try:
             self.wait()
         finally:
-            self._checkpointer.close()
-
-
-def check_same_run(path: Path, stored: Mapping[str, Any], config: TrainConfig) -> None:
-    """Refuses to continue a run with a config that would have made another one, naming the differences."""
-    old, new = _flat(stored), _flat(config.to_dict())
-    different = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    different = [key for key in different if key not in _CHANGEABLE]
-    if different:
-        shown = ", ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in different[:5])
-        raise UserError(f"{path}: written with another config ({shown}); choose another --workdir")
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        return {prefix: values}
-    return {
-        name: leaf
-        for key, value in values.items()
-        for name, leaf in _flat(value, f"{prefix}.{key}" if prefix else key).items()
-    }
+            with _explained(self.directory):
+                self._checkpointer.close()
 
 
 def _named(state: TrainState) -> dict[str, Any]:

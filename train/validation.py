@@ -3,13 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from earvae_jax.metrics import evaluate_pair
 
+from .between_processes import local
 from .step import Trainer, TrainState
 
-_METRICS = ("si_sdr", "stft_distance", "mel_distance", "icpc", "ccpc")
+SCORE = "si_sdr"  # the best model is the one with the highest
+_METRICS = (SCORE, "stft_distance", "mel_distance", "icpc", "ccpc")
 
 
 class Validator:
@@ -26,10 +28,12 @@ class Validator:
         crops = (
             self._reconstruct(state.average, state.constants, jnp.asarray(crop[None])) for crop in self.audio
         )
-        return np.concatenate([np.asarray(_local(crop)) for crop in crops])
+        return np.concatenate([np.asarray(local(crop)) for crop in crops])
 
     def measure(self, reconstructions: Float[np.ndarray, "I T C"]) -> dict[str, float]:
-        """As `mean_metrics`, against the held-out crops."""
+        """As `mean_metrics`, against the held-out crops; nothing if a reconstruction is not finite."""
+        if not np.isfinite(reconstructions).all():
+            return {}
         return mean_metrics(self.audio, reconstructions, self.sample_rate)
 
 
@@ -48,8 +52,3 @@ def mean_metrics(
         if values:
             means[name] = float(np.mean(values))
     return means
-
-
-def _local(array: Array) -> Array:
-    """What this process holds of a replicated array."""
-    return array.addressable_data(0)

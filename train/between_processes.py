@@ -1,0 +1,65 @@
+"""What the processes of a run tell each other, and arrays that all of them hold."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding
+
+from earvae_jax.errors import UserError
+
+
+def replicate(array: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """An array of this process, the same in all of them, as one that they share."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array)[index])
+
+
+def local(array: jax.Array) -> jax.Array:
+    """What this process holds of a replicated array."""
+    return array.addressable_data(0)
+
+
+def any_process(answer: bool) -> bool:
+    """Whether the answer is yes in any process: the same answer in all of them.
+
+    Waits for the step in flight, and costs the device some milliseconds of idleness.
+    """
+    if jax.process_count() == 1:
+        return answer
+    return bool(np.any(multihost_utils.process_allgather(np.array(answer))))
+
+
+def gather(value: Any) -> list[Any]:
+    """The values (JSON) of all processes, in their order."""
+    if jax.process_count() == 1:
+        return [value]
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.array(len(data)))
+    padded = np.zeros(int(lengths.max()), np.uint8)
+    padded[: len(data)] = data
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(bytes(row[:length])) for row, length in zip(rows, lengths, strict=True)]
+
+
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """For what may fail in one process alone: the others fail with it instead of waiting for it.
+
+    Raises:
+      UserError: in every process, if any raised one inside.
+    """
+    error = None
+    try:
+        yield
+    except UserError as raised:
+        error = raised
+    messages = gather(None if error is None else str(error))
+    if error is not None:
+        raise error
+    for process, message in enumerate(messages):
+        if message is not None:
+            raise UserError(f"process {process}: {message}")
