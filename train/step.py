@@ -76,7 +76,8 @@ class Trainer:
         """Before the first step; `model` instead of random weights starts a fine-tuning."""
         _, generator, constants = _split(self._build_model() if model is None else model)
         key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
-        return self._state(generator, constants, self._discriminator_parameters(nnx.Rngs(key)))
+        # One program: leaf by leaf there are hundreds, which stay in memory.
+        return jax.jit(self._state)(generator, constants, self._discriminator_parameters(nnx.Rngs(key)))
 
     def state_shapes(self) -> TrainState:
         """The state as shapes and types, for a checkpoint to be read into."""
