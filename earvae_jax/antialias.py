@@ -8,6 +8,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+from earvae_jax.initial_values import constant
 from earvae_jax.layers import Buffer, Extent
 
 _RATIO = 2
@@ -38,8 +39,8 @@ class AntialiasedActivation(nnx.Module):
     def __init__(self, activation: nnx.Module):
         low_pass = kaiser_sinc_filter(0.5 / _RATIO, 0.6 / _RATIO, _TAPS)
         self.act = activation
-        self.upsample_filter = Buffer(jnp.asarray(low_pass))
-        self.downsample_filter = Buffer(jnp.asarray(low_pass))
+        self.upsample_filter = Buffer(constant(low_pass))
+        self.downsample_filter = Buffer(constant(low_pass))
 
     def __call__(self, x: Float[Array, "B T C"], extent: Extent | None = None) -> Float[Array, "B T C"]:
         if extent is None:

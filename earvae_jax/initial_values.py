@@ -1,4 +1,4 @@
-"""Random numbers that layers start from."""
+"""Numbers that layers start from, made in numpy: JAX would compile a program for each shape."""
 
 from collections.abc import Callable
 
@@ -22,12 +22,24 @@ def normal(rngs: nnx.Rngs, shape: tuple[int, ...]) -> Float[Array, "..."]:
 def _draw(
     rngs: nnx.Rngs, shape: tuple[int, ...], sample: Callable[[np.random.Generator], np.ndarray]
 ) -> Float[Array, "..."]:
-    """In numpy: jax.random would compile a program for each shape, seconds even for a small model."""
-
     def values(key_data):
         return sample(np.random.default_rng(np.asarray(key_data))).astype(np.float32)
 
     key_data = jax.random.key_data(rngs.params())
     if isinstance(key_data, jax.core.Tracer):  # a model built under jit has the same numbers
         return jax.pure_callback(values, jax.ShapeDtypeStruct(shape, jnp.float32), key_data)
-    return jnp.asarray(values(key_data))
+    return constant(values(key_data))
+
+
+def constant(values: Float[np.ndarray, "..."]) -> Float[Array, "..."]:
+    """These values as they are; `jnp.asarray` compiles a program to copy them."""
+    return jax.device_put(values)
+
+
+def norms(direction: Float[Array, "..."], *, axis: int) -> Float[Array, "G"]:
+    """√Σ direction² over all axes but one: the gains with which a weight norm changes nothing."""
+    others = tuple(i for i in range(direction.ndim) if i != axis)
+    if isinstance(direction, jax.core.Tracer):
+        return jnp.sqrt(jnp.sum(jnp.square(direction), axis=others))
+    squares = np.square(np.asarray(direction), dtype=np.float64)
+    return constant(np.sqrt(np.sum(squares, axis=others)).astype(np.float32))

@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from earvae_jax.convolution import conv1d, conv_transpose1d, weight_norm
-from earvae_jax.initial_values import uniform
+from earvae_jax.initial_values import constant, norms, uniform
 from earvae_jax.lengths import downsampled_length, resampling_padding, upsampled_length
 from earvae_jax.snake import snake
 
@@ -58,9 +58,8 @@ class SnakeBeta(nnx.Module):
 
     def __init__(self, channels: int):
         self.is_folded = False
-        # From numpy: a model has a hundred of them, and each jnp.zeros runs a program.
-        self.alpha = nnx.Param(jnp.asarray(np.zeros(channels, np.float32)))
-        self.beta = nnx.Param(jnp.asarray(np.zeros(channels, np.float32)))
+        self.alpha = nnx.Param(constant(np.zeros(channels, np.float32)))
+        self.beta = nnx.Param(constant(np.zeros(channels, np.float32)))
 
     @property
     def frequency(self) -> Float[Array, "C"]:
@@ -76,8 +75,8 @@ class SnakeBeta(nnx.Module):
         """Keeps frequency and amplitude in place of α and β, for inference."""
         if not self.is_folded:  # a residual unit holds one activation twice
             alpha, beta = np.asarray(self.alpha[...]), np.asarray(self.beta[...])
-            self.folded_frequency = Buffer(jnp.asarray(np.exp(alpha)))
-            self.folded_amplitude = Buffer(jnp.asarray(1 / (np.exp(beta) + np.float32(1e-9))))
+            self.folded_frequency = Buffer(constant(np.exp(alpha)))
+            self.folded_amplitude = Buffer(constant(1 / (np.exp(beta) + np.float32(1e-9))))
             del self.alpha, self.beta
             self.is_folded = True
 
@@ -146,12 +145,11 @@ class Conv(nnx.Module):
         # torch takes axis 1 of the weight for the fan-in, the outputs where the convolution is transposed.
         fan_in = width * (inputs if self._gain_axis == 2 else outputs)
         bound = fan_in**-0.5
-        others = tuple(axis for axis in range(3) if axis != self._gain_axis)
         self.direction = uniform_param((width, inputs, outputs), bound, rngs)
         gains = (self.direction.shape[self._gain_axis],)
         self.gain = uniform_param(gains, 0.0, rngs)
         if rngs is not None:
-            self.gain.set_value(jnp.sqrt(jnp.sum(jnp.square(self.direction[...]), axis=others)))
+            self.gain.set_value(norms(self.direction[...], axis=self._gain_axis))
         self.bias = uniform_param((outputs,), bound, rngs) if bias else None
 
     @property
@@ -168,7 +166,7 @@ class Conv(nnx.Module):
 
     def fold(self) -> None:
         """Keeps the weight in place of gain and direction, for inference."""
-        self.folded_kernel = Buffer(jnp.asarray(self._kernel_on_host()))
+        self.folded_kernel = Buffer(constant(self._kernel_on_host()))
         del self.gain, self.direction
         self.is_folded = True
 

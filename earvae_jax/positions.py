@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from earvae_jax.errors import UserError
-from earvae_jax.initial_values import normal
+from earvae_jax.initial_values import constant, normal
 from earvae_jax.layers import Buffer, uniform_param
 
 
@@ -14,7 +14,7 @@ class RotaryEmbedding(nnx.Module):
     """Turns pairs of the leading dimensions of each head by an angle that grows with the position."""
 
     def __init__(self, dims: int):
-        self.inv_freq = Buffer(jnp.asarray(_frequencies(dims // 2)))
+        self.inv_freq = Buffer(constant(_frequencies(dims // 2)))
 
     def angles(self, length: int, *, start: int | Int[Array, ""] = 0) -> Float[Array, "N R"]:
         """Position times frequency for positions from `start` on, the list of frequencies twice."""

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from earvae_jax.convolution import weight_norm
+from earvae_jax.initial_values import norms
 from earvae_jax.layers import uniform_param
 from earvae_jax.spectral import hann_window, stft
 
@@ -59,7 +60,7 @@ class Conv2d(nnx.Module):
         self.direction = uniform_param((*width, inputs, outputs), bound, rngs)
         self.gain = uniform_param((outputs,), 0.0, rngs)
         if rngs is not None:
-            self.gain.set_value(jnp.sqrt(jnp.sum(jnp.square(self.direction[...]), axis=(0, 1, 2))))
+            self.gain.set_value(norms(self.direction[...], axis=3))
         self.bias = uniform_param((outputs,), bound, rngs)
 
     def layer(self, dtype: jnp.dtype) -> PlaneLayer:

@@ -2,13 +2,13 @@
 
 import math
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Float
 from scipy import fft
 
 from earvae_jax.errors import UserError
+from earvae_jax.initial_values import constant, norms
 from earvae_jax.layers import Conv, ConvTranspose, SnakeBeta
 from earvae_jax.oobleck import DecoderBlock, EncoderBlock, ResidualUnit
 from earvae_jax.vae import EarVAE
@@ -77,10 +77,9 @@ def start_as_transform(model: EarVAE) -> None:
 
 
 def _fill(parameter: nnx.Param, value: float, where: slice = slice(None)) -> None:
-    """In numpy: JAX would compile a program for each shape."""
     array = np.array(parameter[...])
     array[where] = value
-    parameter.set_value(jnp.asarray(array))
+    parameter.set_value(constant(array))
 
 
 def _block_transform(signal: int, audio_channels: int, stride: int) -> Float[np.ndarray, "stride in out"]:
@@ -120,6 +119,5 @@ def _embed(conv: Conv, kernel: Float[np.ndarray, "K I O"]) -> None:
     whole = random * np.float32(_OTHERS / (np.std(random) * math.sqrt(terms)))
     whole[..., :outputs] = 0
     whole[start : start + taps, :inputs, :outputs] = kernel
-    others = tuple(axis for axis in range(3) if axis != conv._gain_axis)
-    conv.direction.set_value(jnp.asarray(whole))
-    conv.gain.set_value(jnp.asarray(np.sqrt(np.sum(np.square(whole), axis=others))))
+    conv.direction.set_value(constant(whole))
+    conv.gain.set_value(norms(conv.direction[...], axis=conv._gain_axis))
