@@ -85,7 +85,10 @@ def test_items_of_a_batch_do_not_mix(name, half):
     extent = extents([(0, shape[1])] * BATCH)
     values = noise(shape)
     result = np.asarray(chunked(values, extent))
-    np.testing.assert_array_equal(np.asarray(chunked(values[::-1].copy(), extent)), result[::-1])
+    # In another order as close as rounding: without AVX-512 XLA's product of matrices rounds a row by
+    # its place among the others.
+    reversed_result = np.asarray(chunked(values[::-1].copy(), extent))[::-1]
+    np.testing.assert_allclose(reversed_result, result, rtol=0, atol=TILED * np.abs(result).max())
     loud = values.copy()
     loud[1] *= 100
     np.testing.assert_array_equal(np.asarray(chunked(loud, extent))[[0, 2]], result[[0, 2]])
