@@ -22,7 +22,6 @@ from earvae_jax.vae import EarVAE
 
 FORMAT_VERSION = 1
 _KEY = "earvae_jax"  # of the metadata inside both kinds of file
-_FILE_DTYPES = {"float32": "F32", "bfloat16": "BF16"}
 _FOREIGN = (
     "{path}: not a checkpoint of this project; for PyTorch weights run: earvae convert from-torch {path} DIR"
 )
@@ -76,30 +75,14 @@ def save(
     try:
         with replacing(path) as temporary:
             if path.suffix == ".safetensors":
-                _write_file(temporary, stored, {_KEY: json.dumps(info.to_dict())})
+                # The library's own writer takes a temporary name, which a killed process leaves behind.
+                metadata = {_KEY: json.dumps(info.to_dict())}
+                temporary.write_bytes(safetensors.flax.save(stored, metadata=metadata))
             else:
                 _write_directory(temporary, arrays, {_KEY: info.to_dict()})
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
     return info
-
-
-def _write_file(path: Path, arrays: Mapping[str, jax.Array], metadata: Mapping[str, str]) -> None:
-    """The safetensors format: length of the header, header in JSON, arrays.
-
-    The library's own writer takes a temporary name of its own, which stays behind when the process is killed.
-    """
-    header, end = {"__metadata__": metadata}, 0
-    for name, array in arrays.items():
-        start, end = end, end + array.nbytes
-        dtype = _FILE_DTYPES[array.dtype.name]
-        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # arrays begin at a multiple of 8
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for array in arrays.values():
-            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
 def _write_directory(path: Path, arrays: Mapping[str, jax.Array], metadata: Mapping[str, Any]) -> None:
