@@ -1,8 +1,8 @@
 """Losses that audio autoencoders are trained with, as pure functions of audio `[B, T, C]`.
 
-Every function is differentiable, `jit`- and `vmap`-friendly, computes in float32 whatever it is given and is
-finite, in value and gradient, on silence and on identical inputs. The phase losses are those of εar-VAE
-(arXiv 2509.14912); `objective.py` combines all of them.
+Every function is differentiable in reverse mode, `jit`- and `vmap`-friendly, computes in float32 whatever it
+is given and is finite, in value and gradient, on silence and on identical inputs. The phase losses are those
+of εar-VAE (arXiv 2509.14912); `objective.py` combines all of them.
 """
 
 from collections.abc import Sequence
