@@ -1,8 +1,6 @@
 """One training step as a pure function: generator and discriminator updates, averaging, the check for NaN."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +13,12 @@ from earvae_jax.bottleneck import Posterior
 from earvae_jax.lengths import latents_of
 from earvae_jax.vae import EarVAE
 
-from . import losses
+from .adversarial import Parameters, Terms, adversarial_gradients
 from .config import TrainConfig
 from .discriminator import Discriminator
 from .initialization import start_as_transform
 from .objective import reconstruction_objective
 from .optimizer import build_optimizer, learning_rate
-
-Parameters = Any  # a pytree of arrays, as `nnx.split` and `nnx.as_pure` give it
-Terms = dict[str, Float[Array, ""]]
-Judged = tuple[list[Array], list[list[Array]]]  # judgements and feature maps, an entry for each resolution
 
 
 @jax.tree_util.register_dataclass
@@ -136,39 +130,14 @@ class Trainer:
         return decode(latents), posterior.kl()
 
     def generator_loss(
-        self,
-        prediction: Float[Array, "B T C"],
-        kl: Float[Array, ""],
-        audio: Float[Array, "B T C"],
-        judged: tuple[Judged, Judged] | None,
+        self, prediction: Float[Array, "B T C"], kl: Float[Array, ""], audio: Float[Array, "B T C"]
     ) -> tuple[Float[Array, ""], Terms]:
-        """The generator's whole objective and its terms.
-
-        `judged` is what the discriminator says of recording and reconstruction; without it the
-        adversarial terms are left out.
-        """
-        config = self.config
+        """The generator's objective without adversarial terms, and its terms."""
         total, terms = reconstruction_objective(
-            prediction, audio, sample_rate=self.model_config.sample_rate, config=config.objective
+            prediction, audio, sample_rate=self.model_config.sample_rate, config=self.config.objective
         )
-        total, terms = total + config.kl_weight * kl, {**terms, "kl": kl}
-        if judged is not None:
-            (_, real_features), (fake, fake_features) = judged
-            terms["adversarial"] = self._adversarial_loss("generator")(fake)
-            terms["feature_matching"] = losses.feature_matching_loss(real_features, fake_features)
-            total += self._adversarial.weight * terms["adversarial"]
-            total += self._adversarial.feature_matching_weight * terms["feature_matching"]
-        return total, {**terms, "loss": total}
-
-    def discriminator_loss(self, real: Judged, fake: Judged) -> Float[Array, ""]:
-        """How badly the discriminator tells recordings from reconstructions; of judgements, not features."""
-        return self._adversarial_loss("discriminator")(real[0], fake[0])
-
-    def _judge(self, discriminator: Parameters, audio: Float[Array, "B T C"]) -> Judged:
-        return nnx.merge(self._discriminator, discriminator)(audio, jnp.dtype(self.config.compute_dtype))
-
-    def _adversarial_loss(self, side: str) -> Callable[..., Float[Array, ""]]:
-        return getattr(losses, f"{self._adversarial.kind}_{side}_loss")
+        total += self.config.kl_weight * kl
+        return total, {**terms, "kl": kl, "loss": total}
 
     def gradients(
         self,
@@ -178,29 +147,29 @@ class Trainer:
         *,
         adversarial: bool,
     ) -> tuple[Parameters, Parameters | None, Terms]:
-        """Gradients of generator and discriminator, both taken at the state's parameters, and all terms.
-
-        Recording and reconstruction are judged once each, for both losses.
-        """
+        """Gradients of generator and discriminator, both taken at the state's parameters, and all terms."""
         (prediction, kl), pull_to_generator = jax.vjp(
             lambda generator: self.reconstruct(generator, state.constants, audio, noise), state.generator
         )
-        if not adversarial:
-            of_outputs, terms = jax.grad(self.generator_loss, (0, 1), has_aux=True)(
-                prediction, kl, audio, None
-            )
-            (generator_gradient,) = pull_to_generator(of_outputs)
-            return generator_gradient, None, terms
-        real, pull_from_real = jax.vjp(lambda d: self._judge(d, audio), state.discriminator)
-        fake, pull_from_fake = jax.vjp(self._judge, state.discriminator, prediction)
-        (of_prediction, of_kl, (_, of_fake)), terms = jax.grad(self.generator_loss, (0, 1, 3), has_aux=True)(
-            prediction, kl, audio, (real, fake)
+        (of_prediction, of_kl), terms = jax.grad(self.generator_loss, (0, 1), has_aux=True)(
+            prediction, kl, audio
         )
-        of_prediction += pull_from_fake(of_fake)[1]
+        discriminator_gradient = None
+        if adversarial:
+            of_audio, discriminator_gradient, judged = adversarial_gradients(
+                self._discriminator,
+                state.discriminator,
+                audio,
+                prediction,
+                config=self._adversarial,
+                dtype=jnp.dtype(self.config.compute_dtype),
+            )
+            of_prediction += of_audio
+            terms |= judged
+            terms["loss"] += self._adversarial.weight * judged["adversarial"]
+            terms["loss"] += self._adversarial.feature_matching_weight * judged["feature_matching"]
         (generator_gradient,) = pull_to_generator((of_prediction, of_kl))
-        loss, (of_real, of_fake) = jax.value_and_grad(self.discriminator_loss, (0, 1))(real, fake)
-        discriminator_gradient = jax.tree.map(jnp.add, pull_from_real(of_real)[0], pull_from_fake(of_fake)[0])
-        return generator_gradient, discriminator_gradient, {**terms, "discriminator": loss}
+        return generator_gradient, discriminator_gradient, terms
 
     def step(
         self, state: TrainState, audio: Float[Array, "B T C"], *, adversarial: bool
