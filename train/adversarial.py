@@ -62,6 +62,11 @@ def adversarial_gradients(
     return total(*of_prediction), as_one(list(of_parameters))[0], total(*terms)
 
 
+def weighted(terms: Terms, config: AdversarialConfig) -> Float[Array, ""]:
+    """What the terms add to the generator's loss."""
+    return config.weight * terms["adversarial"] + config.feature_matching_weight * terms["feature_matching"]
+
+
 def _one_resolution(structure, parameters, audio, prediction, *, config, dtype):
     """The same for one resolution alone."""
 
@@ -74,8 +79,7 @@ def _one_resolution(structure, parameters, audio, prediction, *, config, dtype):
             "adversarial": _loss(config, "generator")(fake[0]),
             "feature_matching": losses.feature_matching_loss(real[1], fake[1]),
         }
-        weighted = config.weight * terms["adversarial"]
-        return weighted + config.feature_matching_weight * terms["feature_matching"], terms
+        return weighted(terms, config), terms
 
     def of_discriminator(real, fake):
         return _loss(config, "discriminator")(real[0], fake[0])

@@ -13,7 +13,7 @@ from earvae_jax.bottleneck import Posterior
 from earvae_jax.lengths import latents_of
 from earvae_jax.vae import EarVAE
 
-from .adversarial import Parameters, Terms, adversarial_gradients
+from .adversarial import Parameters, Terms, adversarial_gradients, weighted
 from .config import TrainConfig
 from .discriminator import Discriminator
 from .initialization import start_as_transform
@@ -166,8 +166,7 @@ class Trainer:
             )
             of_prediction += of_audio
             terms |= judged
-            terms["loss"] += self._adversarial.weight * judged["adversarial"]
-            terms["loss"] += self._adversarial.feature_matching_weight * judged["feature_matching"]
+            terms["loss"] += weighted(judged, self._adversarial)
         (generator_gradient,) = pull_to_generator((of_prediction, of_kl))
         return generator_gradient, discriminator_gradient, terms
 
