@@ -63,16 +63,18 @@ def _audio(path, config):
     """[1, T, C] at the model's rate, padded to a latent where the file is shorter."""
     import numpy as np
 
-    from earvae_jax import audio_files
+    from earvae_jax.audio.channels import to_channels
+    from earvae_jax.audio.reader import read
+    from earvae_jax.audio.resampling import resample
 
     from .parity import probe_signal
 
     if path is None:
         samples = int(_SECONDS * (config.sample_rate or 44_100))
         return probe_signal(max(samples, config.downsampling_ratio), config.io_channels)
-    audio, rate = audio_files.read(path)
-    audio = audio_files.to_channels(audio[: int(_LONGEST * rate)], config.io_channels)
-    audio = audio_files.resample(audio, rate, config.sample_rate or rate)
+    audio, rate = read(path)
+    audio = to_channels(audio[: int(_LONGEST * rate)], config.io_channels)
+    audio = resample(audio, rate, config.sample_rate or rate)
     missing = max(0, config.downsampling_ratio - len(audio))
     return np.pad(audio, ((0, missing), (0, 0)))[None]
 

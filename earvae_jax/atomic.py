@@ -1,6 +1,8 @@
 """Writing files and folders so that nothing half-written ever stands under a final name."""
 
 import contextlib
+import functools
+import hashlib
 import os
 import shutil
 import socket
@@ -8,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _SUFFIX = ".partial"
+_OLD = f".old{_SUFFIX}"
+_USUAL_LONGEST = 255  # bytes of a name, where the system does not say
 
 
 @contextlib.contextmanager
@@ -15,12 +19,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Gives a temporary name beside `path`, renamed to it when the block ends well and removed when not.
 
     Parent folders are made. What a killed process left behind for the same name is removed; a process still
-    running, here or on another host, keeps its own temporary.
+    running, here or on another host, keeps its own temporary. `path` may have as long a name as allowed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}{_SUFFIX}")
+    temporary = _beside(path, _SUFFIX)
     remove(temporary)
     try:
         yield temporary
@@ -31,7 +35,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def remove(path: Path) -> None:
     """Removes a file or a folder, if there is one."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -42,18 +46,54 @@ def _rename(temporary: Path, path: Path) -> None:
         temporary.replace(path)
         return
     # A rename cannot replace a folder that holds something: move that aside first.
-    old = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.old{_SUFFIX}")
+    old = _beside(path, _OLD)
     path.rename(old)
     temporary.replace(path)
     shutil.rmtree(old)
 
 
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{_prefix(path)}{os.getpid()}{suffix}")
+
+
+def _prefix(path: Path) -> str:
+    """The beginning of the names of this host's temporaries for a name, which are no longer than allowed."""
+    rest = f".{socket.gethostname()}-"
+    room = _longest(path.parent) - len(rest.encode()) - len(f".{2**22}{_OLD}")
+    name = os.fsencode(path.name)
+    if len(name) > room:
+        digest = hashlib.sha256(name).hexdigest()[:16]
+        name = f"{name[: max(0, room - 17)].decode(errors='ignore')}~{digest}".encode()
+    return f".{os.fsdecode(name)}{rest}"
+
+
+def _longest(folder: Path) -> int:
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):
+        return _USUAL_LONGEST
+
+
 def _remove_abandoned(path: Path) -> None:
-    prefix = f".{path.name}.{socket.gethostname()}-"
-    for found in path.parent.glob(f".{_escaped(path.name)}.*{_SUFFIX}"):
-        process = found.name.removeprefix(prefix).removesuffix(_SUFFIX)
-        if process.isdecimal() and not _is_running(int(process)):
-            remove(found)
+    prefix = _prefix(path)
+    for name in _left_behind(path.parent.resolve()):
+        if name.startswith(prefix):
+            process = name.removeprefix(prefix).removesuffix(_SUFFIX)
+            if process.isdecimal() and not _is_running(int(process)):
+                remove(path.with_name(name))
+
+
+@functools.lru_cache(maxsize=1024)
+def _left_behind(folder: Path) -> list[str]:
+    """Temporaries that lay in a folder when this process first wrote there.
+
+    A folder can hold a hundred thousand outputs: looking through it for each of them would take hours.
+    """
+    return [
+        entry.name
+        for entry in os.scandir(folder)
+        if entry.name.startswith(".") and entry.name.endswith(_SUFFIX)
+    ]
 
 
 def _is_running(process: int) -> bool:
@@ -64,7 +104,3 @@ def _is_running(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

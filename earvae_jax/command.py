@@ -1,12 +1,15 @@
 """The `earvae` command: finds the subcommand, parses its flags, turns errors into one line and a status.
 
-Exit status: 0 all done; 1 some file failed, the others are done; 2 the call itself is wrong.
+Exit status: 0 all done; 1 some file failed, the others are done; 2 the call itself is wrong, or the program
+failed.
 """
 
 import argparse
+import contextlib
 import functools
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from logging import INFO, LogRecord
@@ -16,7 +19,7 @@ from typing import NoReturn
 from absl import app, logging
 from absl.flags import argparse_flags
 
-from earvae_jax.errors import UserError
+from earvae_jax.errors import UserError, explained
 
 # Each module offers add_arguments(parser) and run(arguments) -> exit status; what is heavy to import waits
 # until run.
@@ -40,7 +43,7 @@ def main() -> None:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    arguments = argv[1:]
+    arguments = [_with_home(word) for word in argv[1:]]
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     parser = _Parser(
         prog="earvae",
@@ -56,9 +59,31 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _with_home(word: str) -> str:
+    """A word in which `~` is the home folder, also behind `--flag=` and `KEY=`, where shells leave it."""
+    flag, equals, value = word.rpartition("=")
+    if not value.startswith("~"):
+        return word
+    with contextlib.suppress(RuntimeError):  # no such user
+        value = str(Path(value).expanduser())
+    return flag + equals + value
+
+
+def _unforeseen(error: Exception) -> str:
+    text = explained(error)
+    if "Unable to initialize backend" in text or "Unknown backend" in text:
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        return (
+            f"JAX finds no device for JAX_PLATFORMS={wanted}: unset it, or install the extra for it ({text})"
+        )
+    if "RESOURCE_EXHAUSTED" in text:
+        return f"the device has too little memory: take a smaller --batch-size or data.batch_size ({text})"
+    return f"{text} (unforeseen: EARVAE_DEBUG=1 shows where; please report it)"
+
+
 def _run(arguments: argparse.Namespace) -> None:
     logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
+    logging.set_verbosity(logging.DEBUG if os.environ.get("EARVAE_DEBUG") else logging.INFO)
     handler = logging.get_absl_handler()
     handler.setFormatter(_Line())
     handler.addFilter(_is_ours_or_serious)
@@ -67,6 +92,10 @@ def _run(arguments: argparse.Namespace) -> None:
         status = importlib.import_module(module).run(arguments)
     except UserError as error:
         logging.error("%s", error)
+        status = 2
+    except Exception as error:  # noqa: BLE001 - nobody is to be left with a traceback
+        logging.error("%s", _unforeseen(error))
+        logging.debug("", exc_info=True)
         status = 2
     except KeyboardInterrupt:
         logging.error("interrupted; finished outputs are kept, the same command continues")
@@ -81,7 +110,7 @@ def _is_ours_or_serious(record: LogRecord) -> bool:
 
 @functools.cache
 def _own_folders() -> frozenset[Path]:
-    packages = (__package__, *(f"{__package__}.{name}" for name in ("convert", "train", "infer")))
+    packages = (__package__, *(f"{__package__}.{name}" for name in ("audio", "convert", "train", "infer")))
     return frozenset(Path(importlib.util.find_spec(name).origin).parent for name in packages)
 
 
@@ -97,4 +126,6 @@ class _Line(logging.PythonFormatter):
 
     def format(self, record: LogRecord) -> str:
         message = record.getMessage()
-        return message if record.levelno <= INFO else f"{record.levelname.lower()}: {message}"
+        if record.exc_info and record.levelno < INFO:
+            message = f"{message}\n{self.formatException(record.exc_info)}"
+        return message if record.levelno == INFO else f"{record.levelname.lower()}: {message}"

@@ -67,6 +67,26 @@ def open_codec(arguments: argparse.Namespace):
     )
 
 
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """How audio is read; `reading_options` gives it to `AudioReader`."""
+    parser.add_argument(
+        "--channels",
+        default="stereo",
+        choices=("stereo", "strict"),
+        help="stereo: more than two channels are mixed down (ITU-R BS.775); strict: they are refused",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="files that are damaged or cut short fail, instead of giving what can be read with a warning",
+    )
+
+
+def reading_options(arguments: argparse.Namespace) -> dict[str, str | bool]:
+    """The options of `AudioReader`."""
+    return {"channels": arguments.channels, "strict": arguments.strict}
+
+
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     """Which latents are decoded."""
     parser.add_argument(
@@ -76,6 +96,11 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         help="decode the mean (the same every time) or a sample",
     )
     parser.add_argument("--seed", default=0, type=int, help="of the samples; default: 0")
+
+
+def sampling_words(arguments: argparse.Namespace) -> str:
+    """Which latents are decoded, as outputs say it."""
+    return "mean" if arguments.latent == "mean" else f"sample, seed {arguments.seed}"
 
 
 def add_audio_output_arguments(parser: argparse.ArgumentParser) -> None:

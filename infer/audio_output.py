@@ -6,13 +6,19 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from earvae_jax.audio_files import writing
+from earvae_jax.audio.writer import writing
 
 from .latents import Latents
+from .made_with import comment
 
 
-def audio_writer(path: Path, format: str) -> Callable[[Iterator[Float[np.ndarray, "T C"]], Latents], None]:
-    """A `Task.write` that writes blocks to a file of the rate and channels that were encoded."""
+def audio_writer(
+    path: Path, format: str, maker: str
+) -> Callable[[Iterator[Float[np.ndarray, "T C"]], Latents], None]:
+    """A `Task.write` that writes blocks to a file of the rate and channels that were encoded.
+
+    `maker` says in the file's metadata what made it.
+    """
 
     def write(blocks: Iterator[Float[np.ndarray, "T C"]], latents: Latents) -> None:
         with writing(
@@ -21,6 +27,7 @@ def audio_writer(path: Path, format: str) -> Callable[[Iterator[Float[np.ndarray
             channels=latents.channels,
             format=format,
             samples=latents.samples,
+            comment=comment(maker),
         ) as file:
             for block in blocks:
                 file.write(block)

@@ -9,20 +9,22 @@ from typing import Literal
 
 import jax
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 
 from earvae_jax import demo
-from earvae_jax.audio_files import Resampler, resampled_length, to_channels
+from earvae_jax.audio.channels import to_channels
+from earvae_jax.audio.resampling import Resampler, resampled_length
 from earvae_jax.checkpoints import load_with_info
 from earvae_jax.compilation_cache import enable_compilation_cache
-from earvae_jax.errors import UserError
+from earvae_jax.errors import UserError, shown
 from earvae_jax.lengths import latents_of
 from earvae_jax.parameters import fingerprint, named_arrays
 from earvae_jax.vae import EarVAE
 
 from .batching import Batcher
 from .compiled import CompiledModel
-from .cutting import Cut, cut_audio, cut_latents
+from .cutting import Cut, cut_audio, cut_latents, latent_count
 from .latents import Latents
 from .pipeline import NOT_FINITE, Pipeline, Task
 from .receptive_field import decoder_context, encoder_context
@@ -101,7 +103,6 @@ class Codec:
         """
         if not isinstance(latents, Latents):
             latents = self._plain(np.asarray(latents, np.float32))
-        self.check_model(latents)
         return self._collect(Task(latents.name, latents=lambda: latents))
 
     def reconstruct(
@@ -176,8 +177,11 @@ class Codec:
         # Rates that do not divide can leave the way back a sample short.
         yield np.zeros((latents.samples - written - len(block), latents.channels), np.float32)
 
-    def check_model(self, latents: Latents) -> None:
-        """Refuses latents of another model, and fewer than the audio that they are said to be of needs."""
+    def accepted(self, latents: Latents) -> Latents:
+        """Refuses latents of another model, and fewer than the audio that they are said to be of needs.
+
+        Where there are more of them, as in files that were joined, all are decoded: the length is theirs.
+        """
         if latents.model and latents.model != self.model_fingerprint:
             theirs = _described(latents.model_name, latents.model)
             ours = _described(self.model_name, self.model_fingerprint)
@@ -193,6 +197,20 @@ class Codec:
                 f"{latents.samples} samples at {latents.sample_rate} Hz need {needed} latents; "
                 f"there are {len(latents.mean)}"
             )
+        if len(latents.mean) <= latent_count(self.config, samples):
+            return latents
+        whole = len(latents.mean) * self.config.downsampling_ratio
+        length = resampled_length(whole, self.sample_rate, latents.sample_rate)
+        logging.warning(
+            "%s: holds %d latents, and %d samples at %d Hz need %d: all are decoded, to %d samples",
+            shown(latents.name or "latents"),
+            len(latents.mean),
+            latents.samples,
+            latents.sample_rate,
+            latent_count(self.config, samples),
+            length,
+        )
+        return dataclasses.replace(latents, samples=length)
 
     def _plain(self, mean: Float[np.ndarray, "N D"]) -> Latents:
         if mean.ndim != 2 or not len(mean):

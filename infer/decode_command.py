@@ -8,6 +8,7 @@ from .arguments import (
     add_sampling_arguments,
     join_processes,
     open_codec,
+    sampling_words,
 )
 
 
@@ -33,21 +34,28 @@ def run(arguments: argparse.Namespace) -> int:
     from .audio_output import audio_writer
     from .jobs import Job, run_jobs, share, writable_folder
     from .latents import read_latents
+    from .made_with import audio_maker, made_with
+    from .output_names import jobs_for
     from .pipeline import Task
 
     found = find_files(arguments.inputs, {".npz"}, "latent files", output_dir=Path(arguments.output_dir))
     output_dir = writable_folder(arguments.output_dir)
     process, processes = join_processes(arguments)
-    jobs, clashes = share(found, output_dir, f".{arguments.format}", process=process, processes=processes)
+    jobs = jobs_for(found, output_dir, f".{arguments.format}", {".npz"})
+    jobs, refused = share(jobs, process=process, processes=processes)
     codec = open_codec(arguments)
+
+    this = made_with(codec.model_fingerprint, arguments.dtype, sampling_words(arguments))
 
     def task(job: Job) -> Task:
         return Task(
             job.name,
             latents=functools.partial(read_latents, job.source),
-            write=audio_writer(job.output, arguments.format),
+            write=audio_writer(job.output, arguments.format, this),
             latent=arguments.latent,
             seed=arguments.seed,
         )
 
-    return run_jobs(codec, jobs, task, failed=clashes, overwrite=arguments.overwrite).status
+    return run_jobs(
+        codec, jobs, task, failed=refused, overwrite=arguments.overwrite, made_by=audio_maker, this=this
+    ).status

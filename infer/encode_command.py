@@ -2,7 +2,13 @@
 
 import argparse
 
-from .arguments import add_codec_arguments, join_processes, open_codec
+from .arguments import (
+    add_codec_arguments,
+    add_reading_arguments,
+    join_processes,
+    open_codec,
+    reading_options,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "float16"),
         help="of the files; default: float32",
     )
+    add_reading_arguments(parser)
     add_codec_arguments(parser)
     add_process_arguments(parser)
 
@@ -26,16 +33,20 @@ def run(arguments: argparse.Namespace) -> int:
     import functools
     from pathlib import Path
 
-    from earvae_jax.audio_files import AudioReader, find_audio
+    from earvae_jax.audio.reader import AudioReader
+    from earvae_jax.audio.search import EXTENSIONS, find_audio
 
     from .jobs import Job, run_jobs, share, writable_folder
-    from .latents import write_latents
+    from .latents import maker, write_latents
+    from .made_with import made_with
+    from .output_names import jobs_for
     from .pipeline import Task
 
     found = find_audio(arguments.inputs, output_dir=Path(arguments.output_dir))
     output_dir = writable_folder(arguments.output_dir)
     process, processes = join_processes(arguments)
-    jobs, clashes = share(found, output_dir, ".npz", process=process, processes=processes)
+    jobs = jobs_for(found, output_dir, ".npz", EXTENSIONS)
+    jobs, refused = share(jobs, process=process, processes=processes)
     codec = open_codec(arguments)
     described = {
         "model_sample_rate": codec.sample_rate,
@@ -43,10 +54,15 @@ def run(arguments: argparse.Namespace) -> int:
         "compute_dtype": arguments.dtype,
     }
 
+    reading = reading_options(arguments)
+    this = made_with(codec.model_fingerprint, arguments.dtype, f"{arguments.latent_dtype} latents")
+
     def task(job: Job) -> Task:
         def keep(latents):
             write_latents(job.output, latents, dtype=arguments.latent_dtype, metadata=described)
 
-        return Task(job.name, audio=functools.partial(AudioReader, job.source), keep=keep)
+        return Task(job.name, audio=functools.partial(AudioReader, job.source, **reading), keep=keep)
 
-    return run_jobs(codec, jobs, task, failed=clashes, overwrite=arguments.overwrite).status
+    return run_jobs(
+        codec, jobs, task, failed=refused, overwrite=arguments.overwrite, made_by=maker, this=this
+    ).status

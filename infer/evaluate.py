@@ -14,7 +14,8 @@ from absl import logging
 from jaxtyping import Float
 
 from earvae_jax.atomic import replacing
-from earvae_jax.audio_files import read, resample
+from earvae_jax.audio.reader import read
+from earvae_jax.audio.resampling import resample
 from earvae_jax.errors import UserError
 from earvae_jax.metrics import PairMetrics, measure_pair
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections import defaultdict
 from pathlib import Path
 
-from earvae_jax.audio_files import find_audio
+from earvae_jax.audio.search import find_audio
 from earvae_jax.errors import UserError
 
 SUFFIX = "_vae_rec"  # NAME.wav and NAME_vae_rec.wav, as the published evaluation pairs them

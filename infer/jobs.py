@@ -1,4 +1,4 @@
-"""The work of a command on many files: outputs, resuming, the share of this process, what failed."""
+"""The work of a command on many files: resuming, the share of this process, what failed."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import tqdm
 from absl import logging
 
-from earvae_jax.errors import UserError
+from earvae_jax.errors import UserError, shown
 
 from .pipeline import Task
 
@@ -30,6 +30,7 @@ class Report:
 
     done: list[Job] = dataclasses.field(default_factory=list)
     skipped: list[Job] = dataclasses.field(default_factory=list)
+    unknown: list[Job] = dataclasses.field(default_factory=list)  # already there, but made by who knows what
     failed: list[Job] = dataclasses.field(default_factory=list)
 
     @property
@@ -44,41 +45,36 @@ def writable_folder(path: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be made: {error.strerror}") from None
+        raise UserError(f"{shown(path)}: cannot be made: {error.strerror}") from None
     if not os.access(path, os.W_OK):
-        raise UserError(f"{path}: is not writable")
+        raise UserError(f"{shown(path)}: is not writable")
     return path
 
 
-def share(
-    found: Sequence[tuple[Path, Path]], output_dir: Path, suffix: str, *, process: int = 0, processes: int = 1
-) -> tuple[list[Job], list[Job]]:
-    """The jobs of this process, and those that cannot be because their output belongs to another input.
+def share(jobs: Sequence[Job], *, process: int = 0, processes: int = 1) -> tuple[list[Job], list[Job]]:
+    """The jobs of this process, and those that cannot be because they would write over an input.
 
-    Inputs are dealt out before finished ones are left out, so every process of a run deals alike and no
-    output is written twice.
+    Jobs are dealt out before finished ones are left out, so every process of a run deals alike and no output
+    is written twice.
     """
-    owners: dict[Path, Path] = {}
-    sources = {source.resolve() for source, _ in found}
-    jobs, clashes = [], []
-    for index, (source, relative) in enumerate(found):
-        output = output_dir / relative.with_suffix(suffix)
-        job = Job(source, str(relative), output)
-        owner = owners.setdefault(output, source)
-        if index % processes != process:
-            continue
-        if owner != source:
-            logging.error("%s: its output %s is that of %s; use another --output-dir", source, output, owner)
-            clashes.append(job)
-        elif output.exists() and output.samefile(source):
-            logging.error("%s: would be replaced by its own output; use another --output-dir", source)
-            clashes.append(job)
-        elif output.resolve() in sources:
-            logging.error("%s: its output %s is an input too; use another --output-dir", source, output)
-            clashes.append(job)
+    sources = {_resolved(job.source) for job in jobs}
+    possible, refused = [], []
+    for job in jobs[process::processes]:
+        if job.output.exists() and job.source.exists() and job.output.samefile(job.source):
+            logging.error(
+                "%s: would be replaced by its own output; use another --output-dir", shown(job.source)
+            )
+            refused.append(job)
+        elif _resolved(job.output) in sources:
+            logging.error(
+                "%s: its output %s is an input too; use another --output-dir",
+                shown(job.source),
+                shown(job.output),
+            )
+            refused.append(job)
         else:
-            jobs.append(job)
-    return jobs, clashes
+            possible.append(job)
+    return possible, refused
 
 
 def run_jobs(
@@ -88,15 +84,17 @@ def run_jobs(
     *,
     failed: Sequence[Job] = (),
     overwrite: bool,
+    made_by: Callable[[Path], str],
+    this: str,
 ) -> Report:
-    """Runs what is not finished yet and reports each file: a bar on a terminal, a line elsewhere."""
+    """Runs what is not finished yet and reports each file: a bar on a terminal, a line elsewhere.
+
+    Args:
+      made_by: what an existing output says about the model and the settings that made it, "" if nothing.
+      this: what outputs of this run say.
+    """
     report = Report(failed=list(failed))
-    waiting = []
-    for job in jobs:
-        if job.output.exists() and not overwrite:
-            report.skipped.append(job)
-        else:
-            waiting.append(job)
+    waiting = [job for job in jobs if not _is_there(job, report, overwrite, made_by, this)]
     interactive = sys.stderr.isatty()
     started = time.monotonic()
     with tqdm.tqdm(total=len(waiting), unit="file", disable=not interactive) as bar:
@@ -107,12 +105,12 @@ def run_jobs(
             if error is None:
                 report.done.append(job)
                 if not interactive:
-                    logging.info("%s -> %s", job.source, job.output)
+                    logging.info("%s -> %s", shown(job.source), shown(job.output))
             else:
                 report.failed.append(job)
                 # Readers and writers name the file that they had trouble with.
-                named = str(error).startswith((f"{job.source}:", f"{job.output}:"))
-                logging.error("%s", error if named else f"{job.source}: {error}")
+                named = str(error).startswith((f"{shown(job.source)}:", f"{shown(job.output)}:"))
+                logging.error("%s", error if named else f"{shown(job.source)}: {error}")
 
         codec.run(map(make_task, waiting), done)
     seconds = time.monotonic() - started
@@ -120,7 +118,39 @@ def run_jobs(
         "%d done in %.1f s, %d already there, %d failed",
         len(report.done),
         seconds,
-        len(report.skipped),
+        len(report.skipped) + len(report.unknown),
         len(report.failed),
     )
     return report
+
+
+def _is_there(job: Job, report: Report, overwrite: bool, made_by: Callable[[Path], str], this: str) -> bool:
+    """Whether there is nothing to do for a job; the report has its place."""
+    if overwrite or not os.path.lexists(job.output):
+        return False
+    maker = made_by(job.output)
+    if maker == this:
+        report.skipped.append(job)
+    elif not maker:
+        logging.info(
+            "%s: is kept, though it does not say what made it; --overwrite makes it anew", shown(job.output)
+        )
+        report.unknown.append(job)
+    else:
+        logging.error(
+            "%s: its output %s is there already, but made with %s; this run has %s: pass --overwrite "
+            "or another --output-dir",
+            shown(job.source),
+            shown(job.output),
+            maker,
+            this,
+        )
+        report.failed.append(job)
+    return True
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # a circle of links
+        return path.absolute()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,14 @@ import numpy as np
 from jaxtyping import Float
 
 from earvae_jax.atomic import replacing
-from earvae_jax.errors import UserError
+from earvae_jax.errors import UserError, about, reason, shown
+
+from .made_with import made_with
 
 FORMAT_VERSION = 1
-DTYPES = ("float32", "float16")
+_FIELDS = ("sample_rate", "samples", "channels", "model", "name")
+_LARGE = 1 << 30  # bytes: the latents of a day
+_MOST = {"sample_rate": 2**31, "samples": 2**53, "channels": 2**10}  # what no real file comes near
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Latents:
 
     Attributes:
       mean: [N, D].
-      std: [N, D].
+      std: [N, D]; None where the file has none, which only means can be decoded from.
       sample_rate: of the audio that was encoded, in Hz.
       samples: of the audio that was encoded, at its own rate.
       channels: of the audio that was encoded.
@@ -32,7 +35,7 @@ class Latents:
     """
 
     mean: Float[np.ndarray, "N D"]
-    std: Float[np.ndarray, "N D"]
+    std: Float[np.ndarray, "N D"] | None
     sample_rate: int
     samples: int
     channels: int
@@ -56,7 +59,7 @@ def write_latents(
     arrays = {"mean": latents.mean, "std": latents.std}
     narrow = {name: array.astype(dtype) for name, array in arrays.items()}
     if not all(np.isfinite(array).all() for array in narrow.values()):
-        raise UserError(f"{path}: a latent is too large for {dtype}: use --latent-dtype float32")
+        raise UserError(f"{shown(path)}: a latent is too large for {dtype}: use --latent-dtype float32")
     described = {
         "format_version": FORMAT_VERSION,
         "sample_rate": latents.sample_rate,
@@ -65,44 +68,74 @@ def write_latents(
         "model": latents.model,
         "model_name": latents.model_name,
         "name": latents.name,
+        "latent_dtype": dtype,
         **(metadata or {}),
     }
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **narrow, metadata=np.asarray(json.dumps(described)))
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise UserError(f"{shown(path)}: cannot be written: {reason(error)}") from None
 
 
 def read_latents(path: str | Path) -> Latents:
-    """Reads what `write_latents` wrote.
+    """Reads what `write_latents` wrote; `std` may be missing.
 
     Raises:
       UserError: no such file, not one of latents, or a damaged one.
     """
     path = Path(path)
+    name = shown(path)
+    with about(path, "not a readable latent file"), _opened(path, name) as file:
+        missing = [key for key in ("mean", "metadata") if key not in file]
+        if missing:
+            raise UserError(f"{name}: not a latent file of this project: {' and '.join(missing)} missing")
+        mean = file["mean"]
+        std = file["std"] if "std" in file else np.zeros_like(mean)
+        for key, array in (("mean", mean), ("std", std)):
+            if array.dtype.kind != "f":
+                raise UserError(f"{name}: {key} holds {array.dtype}, not floating-point numbers")
+        mean, std = mean.astype(np.float32), std.astype(np.float32)
+        without_std = "std" not in file
+        described = json.loads(str(file["metadata"]))
+    if not isinstance(described, dict):
+        raise UserError(f"{name}: damaged: its metadata are no JSON object")
+    missing = [key for key in ("format_version", *_FIELDS) if key not in described]
+    if missing:
+        raise UserError(f"{name}: damaged: its metadata lack {', '.join(missing)}")
+    if described["format_version"] != FORMAT_VERSION:
+        raise UserError(
+            f"{name}: latent format {described['format_version']}; this version reads format {FORMAT_VERSION}"
+        )
+    if mean.ndim != 2 or mean.shape != std.shape or not mean.size:
+        raise UserError(f"{name}: mean {mean.shape} and std {std.shape} are not two equal [N, D] arrays")
+    if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+        raise UserError(f"{name}: holds NaN or infinite latents")
+    fields = {key: described[key] for key in _FIELDS} | {"model_name": described.get("model_name", "")}
+    for key in ("sample_rate", "samples", "channels"):
+        if type(fields[key]) is not int or not 0 < fields[key] < _MOST[key]:
+            raise UserError(f"{name}: damaged: {key} is {fields[key]!r}, not a whole number above 0")
+    if not all(isinstance(fields[key], str) for key in ("model", "name", "model_name")):
+        raise UserError(f"{name}: damaged: model, its name and the file's name must be text")
+    return Latents(mean, None if without_std else std, **fields)
+
+
+def _opened(path: Path, name: str) -> np.lib.npyio.NpzFile:
+    file = np.load(path, allow_pickle=False)
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise UserError(f"{name}: not a latent file: a single array, without std and metadata")
+    for member in file.zip.infolist():
+        if member.file_size > _LARGE and member.file_size > 100 * member.compress_size:
+            raise UserError(f"{name}: damaged: {member.filename} would become {member.file_size} bytes")
+    return file
+
+
+def maker(path: str | Path) -> str:
+    """What an existing file says about the model and the settings that made it; "" where it says nothing."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            mean, std = (file[name].astype(np.float32) for name in ("mean", "std"))
             described = json.loads(str(file["metadata"]))
-        version = described["format_version"]
-        fields = {key: described[key] for key in ("sample_rate", "samples", "channels", "model", "name")}
-        fields["model_name"] = described.get("model_name", "")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except KeyError as error:
-        raise UserError(f"{path}: not a latent file of this project: {error} is missing") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a readable latent file ({str(error).splitlines()[0]})") from None
-    if version != FORMAT_VERSION:
-        raise UserError(f"{path}: latent format {version}; this version reads format {FORMAT_VERSION}")
-    if mean.ndim != 2 or mean.shape != std.shape or not len(mean):
-        raise UserError(f"{path}: mean {mean.shape} and std {std.shape} are not two equal [N, D] arrays")
-    if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-        raise UserError(f"{path}: holds NaN or infinite latents")
-    counts = [fields[key] for key in ("sample_rate", "samples", "channels")]
-    if not all(isinstance(count, int) and count > 0 for count in counts):
-        raise UserError(f"{path}: damaged: sample_rate, samples and channels must be whole numbers above 0")
-    if not all(isinstance(fields[key], str) for key in ("model", "name", "model_name")):
-        raise UserError(f"{path}: damaged: model, its name and the file's name must be text")
-    return Latents(mean, std, **fields)
+            stored = described.get("latent_dtype") or file["mean"].dtype
+        return made_with(described["model"], described["compute_dtype"], f"{stored} latents")
+    except Exception:  # noqa: BLE001 - of any kind: it is no latent file of this project
+        return ""

@@ -6,10 +6,12 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 
-from earvae_jax.audio_files import Resampler, to_channels
-from earvae_jax.errors import UserError
+from earvae_jax.audio.channels import to_channels
+from earvae_jax.audio.resampling import Resampler
+from earvae_jax.errors import UserError, explained
 
 from .cutting import Cut
 from .gathered import Gathered
@@ -101,11 +103,12 @@ class Pipeline:
                         yield number, task, event
             except UserError as error:
                 yield number, task, error
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is about this file alone
+                logging.debug("%s", task.name, exc_info=True)
+                yield number, task, UserError(explained(error))
 
     def _read_latents(self, task: Task) -> Latents:
-        latents = task.latents()
-        self._codec.check_model(latents)
-        return latents
+        return self._codec.accepted(task.latents())
 
     def _read_audio(self, task: Task) -> Iterator[Cut | _End]:
         config, rate = self._codec.config, self._codec.sample_rate
@@ -191,7 +194,10 @@ class _Progress:
             try:
                 if self.task.keep is not None:
                     self.task.keep(self.encoded)
-                if self.task.write is not None:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is about this file alone
+                self._fail(error)
+            try:
+                if self.error is None and self.task.write is not None:
                     self._decode()
             except UserError as error:
                 self._fail(error)
@@ -242,6 +248,8 @@ class _Progress:
         latents = self.encoded
         values = latents.mean
         if self.task.latent == "sample":
+            if latents.std is None:
+                raise UserError("there is no std to sample with: only the mean can be decoded")
             noise = self._codec.noise(values.shape, self.task.seed, latents.name)
             values = values + latents.std * noise
         nothing = np.zeros((0, values.shape[1]), np.float32)
@@ -274,7 +282,10 @@ class _Progress:
                 self._writer.put(block)
 
     def _fail(self, error: BaseException) -> None:
-        if not isinstance(error, UserError):
+        if not isinstance(error, Exception):
             raise error
+        if not isinstance(error, UserError):
+            logging.debug("%s", self.task.name, exc_info=error)
+            error = UserError(explained(error))
         self.error = error
         self._decoded.clear()

@@ -5,9 +5,12 @@ import argparse
 from .arguments import (
     add_audio_output_arguments,
     add_codec_arguments,
+    add_reading_arguments,
     add_sampling_arguments,
     join_processes,
     open_codec,
+    reading_options,
+    sampling_words,
 )
 
 
@@ -27,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="measure the outputs against the inputs and write report.html beside them",
     )
+    add_reading_arguments(parser)
     add_audio_output_arguments(parser)
     add_sampling_arguments(parser)
     add_codec_arguments(parser)
@@ -41,11 +45,14 @@ def run(arguments: argparse.Namespace) -> int:
     from absl import logging
 
     from earvae_jax import demo
-    from earvae_jax.audio_files import AudioReader, find_audio
+    from earvae_jax.audio.reader import AudioReader
+    from earvae_jax.audio.search import EXTENSIONS, find_audio
     from earvae_jax.errors import UserError
 
     from .audio_output import audio_writer
     from .jobs import Job, run_jobs, share, writable_folder
+    from .made_with import audio_maker, made_with
+    from .output_names import jobs_for
     from .pipeline import Task
 
     if not arguments.inputs:
@@ -57,19 +64,25 @@ def run(arguments: argparse.Namespace) -> int:
     process, processes = join_processes(arguments)
     if arguments.report and processes > 1:
         raise UserError("--report sees the files of one process only: run earvae evaluate afterwards")
-    jobs, clashes = share(found, output_dir, f".{arguments.format}", process=process, processes=processes)
+    jobs = jobs_for(found, output_dir, f".{arguments.format}", EXTENSIONS)
+    jobs, refused = share(jobs, process=process, processes=processes)
     codec = open_codec(arguments)
+
+    reading = reading_options(arguments)
+    this = made_with(codec.model_fingerprint, arguments.dtype, sampling_words(arguments))
 
     def task(job: Job) -> Task:
         return Task(
             job.name,
-            audio=functools.partial(AudioReader, job.source),
-            write=audio_writer(job.output, arguments.format),
+            audio=functools.partial(AudioReader, job.source, **reading),
+            write=audio_writer(job.output, arguments.format, this),
             latent=arguments.latent,
             seed=arguments.seed,
         )
 
-    report = run_jobs(codec, jobs, task, failed=clashes, overwrite=arguments.overwrite)
+    report = run_jobs(
+        codec, jobs, task, failed=refused, overwrite=arguments.overwrite, made_by=audio_maker, this=this
+    )
     finished = [*report.done, *report.skipped]
     if not arguments.report or not finished:
         return report.status

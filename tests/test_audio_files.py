@@ -1,5 +1,6 @@
 """Audio files: every format in, exact samples out, one line for what cannot be read."""
 
+import os
 import sys
 
 import numpy as np
@@ -7,8 +8,11 @@ import pytest
 import soundfile
 from tolerances import DECODED_MP3
 
-from earvae_jax import audio_files
-from earvae_jax.audio_files import AudioReader, find_audio, read, to_channels, write, writing
+from earvae_jax.audio import writer
+from earvae_jax.audio.channels import to_channels
+from earvae_jax.audio.reader import AudioReader, read
+from earvae_jax.audio.search import find_audio
+from earvae_jax.audio.writer import write, writing
 from earvae_jax.errors import UserError
 
 
@@ -23,7 +27,7 @@ def refusal(function, *arguments) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("channels", [1, 2])
 def test_wav_is_bit_exact_and_does_not_clip(tmp_path, channels):
     audio = 30 * noise(1001, channels)
     write(tmp_path / "a.wav", audio, 44_100)
@@ -94,7 +98,8 @@ def test_what_cannot_be_read_is_named(tmp_path):
 
 
 def test_m4a_is_read_through_ffmpeg(tmp_path):
-    av = pytest.importorskip("av")
+    import av
+
     path, audio = tmp_path / "a.m4a", noise(44_100)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=44_100, layout="stereo")
@@ -115,12 +120,6 @@ def test_m4a_is_read_through_ffmpeg(tmp_path):
     assert "not readable as audio" in refusal(read, path)
 
 
-def test_without_ffmpeg_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "av", None)
-    (tmp_path / "a.m4a").write_bytes(b"anything")
-    assert "pip install 'earvae-jax[ffmpeg]'" in refusal(read, tmp_path / "a.m4a")
-
-
 def test_what_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refusal(write, tmp_path / "file" / "a.wav", noise(10), 8000)
@@ -131,10 +130,10 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     real = soundfile.SoundFile
 
     def on_a_full_disk(path, *arguments, **options):
-        path.symlink_to("/dev/full")
+        os.symlink("/dev/full", path)
         return real(path, *arguments, **options)
 
-    monkeypatch.setattr(audio_files.soundfile, "SoundFile", on_a_full_disk)
+    monkeypatch.setattr(writer.soundfile, "SoundFile", on_a_full_disk)
     message = refusal(write, tmp_path / "a.wav", noise(100_000), 8000)
     assert "a.wav: cannot be written" in message and "no space left" in message.lower()
     assert list(tmp_path.iterdir()) == []

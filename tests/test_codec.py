@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_tiling import codec_of, sizes_for
 from tolerances import TILED
 
-from earvae_jax.audio_files import Resampler, resample, resampled_length
+from earvae_jax.audio.resampling import Resampler, resample, resampled_length
 from earvae_jax.errors import UserError
 from earvae_jax.infer import Codec
 

@@ -8,10 +8,12 @@ import sys
 
 import numpy as np
 import pytest
+import small_models
 import soundfile
 
 from earvae_jax import checkpoints
-from earvae_jax.audio_files import AudioReader, read, write
+from earvae_jax.audio.reader import AudioReader, read
+from earvae_jax.audio.writer import write
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -100,13 +102,14 @@ def bad_files(root):
     nan[7] = np.nan
     write(root / "nan.wav", nan, RATE)
     yield "nan.wav", "2 samples are NaN or infinite, the first at sample 7"
-    write(root / "six.wav", noise(500, 6), RATE)
-    yield "six.wav", "6 channels"
+    write(root / "twelve.wav", noise(500, 12), RATE)
+    yield "twelve.wav", "12 channels without known loudspeakers"
     (root / "header.wav").write_bytes(whole[:30])
     yield "header.wav", ""
-    write(root / "cut.flac", noise(50_000), RATE, format="flac")
-    (root / "cut.flac").write_bytes((root / "cut.flac").read_bytes()[:60_000])
-    yield "cut.flac", "damaged"
+    (root / "list.m3u.mp3").write_text("#EXTM3U\nwhole.wav\n")
+    yield "list.m3u.mp3", "is a playlist"
+    (root / "broken.wav").symlink_to("nowhere.wav")
+    yield "broken.wav", "a broken link"
 
 
 def test_bad_files_are_named_and_the_others_done(earvae, small_checkpoint, tmp_path):
@@ -116,36 +119,85 @@ def test_bad_files_are_named_and_the_others_done(earvae, small_checkpoint, tmp_p
     write(root / "one.wav", noise(1), RATE)
     write(root / "high.wav", noise(9000), 192_000)
     write(root / "higher.wav", noise(3), 192_000)
+    write(root / "six.wav", noise(500, 6), RATE)
     soundfile.write(root / "short.wav", noise(3000), RATE)
     (root / "short.wav").write_bytes((root / "short.wav").read_bytes()[:4000])
+    write(root / "cut.flac", noise(50_000), RATE, format="flac")
+    (root / "cut.flac").write_bytes((root / "cut.flac").read_bytes()[:60_000])
     status, lines = earvae("reconstruct", root, "--checkpoint", small_checkpoint, "--output-dir", out)
     assert status == 1
-    assert outputs(out) == ["high.wav", "higher.wav", "one.wav", "short.wav", "whole.wav"]
+    good = ["cut.wav", "high.wav", "higher.wav", "one.wav", "short.wav", "six.wav", "whole.wav"]
+    assert outputs(out) == good
     for name, reason in bad.items():
         assert sum(f"{name}:" in line and reason in line for line in lines) == 1, (name, lines)
     assert not any("Traceback" in line for line in lines)
     assert any("short.wav: cut short" in line for line in lines)
-    assert f"{len(bad)} failed" in lines[-1] and len(lines) == len(bad) + 5 + 2
+    assert any("cut.flac: cut short" in line and "6.25 s announced" in line for line in lines)
+    assert any("six.wav: 6 channels are mixed down" in line for line in lines)
+    assert f"{len(bad)} failed" in lines[-1] and len(lines) == len(bad) + len(good) + 4
+    assert read(out / "six.wav")[0].shape == (500, 2) and 8000 < len(read(out / "cut.wav")[0]) < 20_000
     assert len(read(out / "high.wav")[0]) == 9000 and len(read(out / "higher.wav")[0]) == 3
 
 
-def test_name_clashes_and_outputs_that_are_inputs(earvae, small_checkpoint, tmp_path):
+def test_inputs_of_one_name_keep_their_endings(earvae, small_checkpoint, tmp_path):
+    root, out = tmp_path / "in", tmp_path / "out"
+    lengths = {"a.flac": 300, "a.wav": 500, "b.wav": 400, "more/a.wav": 600, "a.flac.aiff": 200}
+    for name, samples in lengths.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(root / name, noise(samples), RATE)
+    model = ("--checkpoint", small_checkpoint)
+    status, lines = earvae("reconstruct", root, *model, "--output-dir", out)
+    named = {
+        "a.flac": "a.flac.wav",
+        "a.wav": "a.wav.wav",
+        "b.wav": "b.wav",
+        "more/a.wav": "more/a.wav",
+        "a.flac.aiff": "a.flac.aiff.wav",
+    }
+    # The output of a.flac would be that of a.flac.aiff: both get longer names.
+    assert (
+        status == 0 and len(outputs(out)) == 5 and any("another input has its name" in line for line in lines)
+    )
+    found = {path: len(read(out / path)[0]) for path in outputs(out)}
+    assert sorted(found.values()) == sorted(lengths.values())
+    for source in ("a.wav", "b.wav", "more/a.wav"):
+        assert found[named[source]] == lengths[source]
+    # Files of one name from two folders.
+    both = ("encode", root / "a.wav", root / "more" / "a.wav", *model, "--output-dir", tmp_path / "latents")
+    assert earvae(*both)[0] == 0 and outputs(tmp_path / "latents") == ["in/a.wav.npz", "more/a.wav.npz"]
+    assert earvae(*both)[1][-1].startswith("0 done") and len(outputs(tmp_path / "latents")) == 2
+
+
+def test_outputs_that_are_inputs_are_refused(earvae, small_checkpoint, tmp_path):
     root = tmp_path / "in"
     root.mkdir()
-    write(root / "a.flac", noise(300), RATE, format="flac")
     write(root / "a.wav", noise(500), RATE)
-    call = ("reconstruct", root, "--checkpoint", small_checkpoint, "--output-dir")
-    status, lines = earvae(*call, tmp_path / "out")
-    assert status == 1 and len(read(tmp_path / "out" / "a.wav")[0]) == 300
-    assert any("a.wav: its output" in line for line in lines)
-    before = (root / "a.wav").read_bytes()
-    status, lines = earvae(*call, root, "--overwrite")
-    assert status == 1 and any("a.flac: its output" in line and "is an input too" in line for line in lines)
-    assert (root / "a.wav").read_bytes() == before
-    (root / "a.flac").unlink()
-    status, lines = earvae(*call, root, "--overwrite")
-    assert status == 1 and any("would be replaced by its own output" in line for line in lines)
-    assert (root / "a.wav").read_bytes() == before
+    write(root / "b.flac", noise(300), RATE, format="flac")
+    (root / "b.flac.wav").write_bytes((root / "a.wav").read_bytes())
+    call = ("reconstruct", root, "--checkpoint", small_checkpoint, "--output-dir", root, "--overwrite")
+    before = {path.name: path.read_bytes() for path in root.iterdir()}
+    status, lines = earvae(*call)
+    assert status == 1
+    assert any("a.wav: would be replaced by its own output" in line for line in lines)
+    assert all((root / name).read_bytes() == content for name, content in before.items())
+
+
+def test_a_result_of_another_model_is_not_already_there(earvae, small_checkpoint, tmp_path):
+    write(tmp_path / "a.wav", noise(500), RATE)
+    other = tmp_path / "other.safetensors"
+    checkpoints.save(other, small_models.model(small_models.KINDS["even strides"], seed=1))
+    for command, result in (("reconstruct", "a.wav"), ("encode", "a.npz")):
+        out = tmp_path / command
+        call = (command, tmp_path / "a.wav", "--output-dir", out, "--checkpoint")
+        assert earvae(*call, small_checkpoint)[0] == 0
+        made = (out / result).read_bytes()
+        status, lines = earvae(*call, other)
+        assert status == 1 and (out / result).read_bytes() == made
+        assert any("a.wav: its output" in line and "made with model" in line for line in lines), lines
+        assert earvae(*call, small_checkpoint)[1][-1].endswith("1 already there, 0 failed")
+        status, lines = earvae(*call, small_checkpoint, "--dtype", "bfloat16")
+        assert status == 1 and any("bfloat16" in line for line in lines)
+        assert earvae(*call, other, "--overwrite")[0] == 0 and (out / result).read_bytes() != made
 
 
 @pytest.mark.parametrize("fate", ["vanishes", "shrinks", "turns to garbage"])
@@ -180,15 +232,19 @@ def test_a_file_that_changes_halfway(earvae, small_checkpoint, tmp_path, monkeyp
     else:
         monkeypatch.setattr(AudioReader, "blocks", spoiled)
     call = ("reconstruct", root, "--checkpoint", small_checkpoint, "--output-dir", out)
-    status, lines = earvae(*call)
+    strict = ("--strict",) if fate == "turns to garbage" else ()
+    status, lines = earvae(*call, *strict)
+    if fate == "shrinks":  # what was there until then is the result
+        assert status == 0 and outputs(out) == ["a.wav", "b.wav", "c.wav"]
+        assert any("b.wav: cut short; 50.00 s announced" in line for line in lines), lines
+        return
     assert status == 1 and outputs(out) == ["a.wav", "c.wav"]
     assert sum(f"{victim.name}: " in line for line in lines) == 1, lines
-    monkeypatch.undo()
 
 
 def _then(function, path, action):
-    def wrapped(self, given):
-        function(self, given)
+    def wrapped(self, given, **options):
+        function(self, given, **options)
         if given == path:
             action()
 

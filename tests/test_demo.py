@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from earvae_jax import audio_files, checkpoints, demo
+from earvae_jax import checkpoints, demo
+from earvae_jax.audio.reader import read
 from earvae_jax.metrics import evaluate_pair
 from earvae_jax.parameters import named_arrays
 
@@ -37,8 +38,8 @@ def test_reconstruct_without_arguments_says_what_it_did(earvae, tmp_path, monkey
     assert status == 0, text
     assert "bundled clip" in text and "bundled demo model" in text
     assert "earvae convert from-torch hf://" in text  # where real quality comes from
-    original, rate = audio_files.read(demo.CLIP)
-    result, result_rate = audio_files.read(tmp_path / "results" / "demo_clip.wav")
+    original, rate = read(demo.CLIP)
+    result, result_rate = read(tmp_path / "results" / "demo_clip.wav")
     assert result.shape == original.shape and result_rate == rate == 44_100
     assert evaluate_pair(original, result, rate)["si_sdr"] > 3
 

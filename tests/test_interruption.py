@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from earvae_jax.audio_files import read, write
+from earvae_jax.audio.reader import read
+from earvae_jax.audio.writer import write
 from earvae_jax.infer.latents import read_latents
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

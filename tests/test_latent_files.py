@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from earvae_jax import checkpoints
-from earvae_jax.audio_files import read, write
+from earvae_jax.audio.reader import read
+from earvae_jax.audio.writer import write
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

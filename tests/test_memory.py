@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tolerances import MEMORY_GROWTH
 
-from earvae_jax.audio_files import writing
+from earvae_jax.audio.writer import writing
 
 RATE = 44_100
 SCRIPT = """

@@ -19,7 +19,7 @@ pytest.importorskip("grain", reason="training needs the extra `train`")
 pytest.importorskip("tensorboardX", reason="training needs the extra `train`")
 
 from earvae_jax import checkpoints
-from earvae_jax.audio_files import write
+from earvae_jax.audio.writer import write
 from earvae_jax.errors import UserError
 from earvae_jax.train import loop
 from earvae_jax.train.run_checkpoints import RunCheckpoints

@@ -13,7 +13,7 @@ pytest.importorskip("grain", reason="training needs the extra `train`")
 pytest.importorskip("tensorboardX", reason="training needs the extra `train`")
 
 from earvae_jax import checkpoints
-from earvae_jax.audio_files import write
+from earvae_jax.audio.writer import write
 
 KILLS = 10
 

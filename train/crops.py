@@ -6,13 +6,16 @@ import math
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 from jaxtyping import Float
 
-from earvae_jax.audio_files import AudioReader, resample, to_channels
-from earvae_jax.errors import UserError
+from earvae_jax.audio.channels import to_channels
+from earvae_jax.audio.reader import AudioReader, mixing_words
+from earvae_jax.audio.resampling import resample
+from earvae_jax.errors import UserError, shown
 
 from .config import DataConfig
 from .recordings import Recording
@@ -22,6 +25,14 @@ _MARGIN = 256  # samples read before and after a crop that is resampled: the rea
 _MOST_REJECTED = 1000  # crops in a row without sound, after which nothing is to be expected any more
 
 
+class Measured(NamedTuple):
+    """What is known of a file before it is read: its samples, the crops that fit into them, its channels."""
+
+    samples: int
+    crops: int
+    channels: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Cropper:
     """Cuts stereo crops out of files; what comes out depends on the file and the random numbers alone."""
@@ -29,24 +40,20 @@ class Cropper:
     config: DataConfig
     sample_rate: int  # of the crops, Hz
 
-    def measure(self, path: Path) -> tuple[int, int]:
-        """Samples of a file by its header, and how many crops fit into them, at least one.
+    def measure(self, path: Path) -> Measured:
+        """How much there is of a file, without reading it.
 
         Raises:
-          UserError: it cannot be read, has more than two channels or is shorter than a crop.
+          UserError: it cannot be read or is shorter than a crop.
         """
         with AudioReader(path) as reader:
-            samples, rate, channels = reader.announced, reader.sample_rate, reader.channels
+            samples, rate, channels = reader.count(), reader.sample_rate, reader.file_channels
         needed = self._needed(rate)
-        if channels > 2:
-            raise UserError(f"{path}: {channels} channels; expected mono or stereo")
-        if not samples:
-            raise UserError(f"{path}: its header does not say how long it is")
         if samples < needed:
             raise UserError(
-                f"{path}: {samples / rate:.2f} s are shorter than a crop of {needed / rate:.2f} s"
+                f"{shown(path)}: {samples / rate:.2f} s are shorter than a crop of {needed / rate:.2f} s"
             )
-        return samples, samples // needed
+        return Measured(samples, samples // needed, channels)
 
     def draw(
         self, path: Path, samples: int, rng: np.random.Generator
@@ -69,7 +76,7 @@ class Cropper:
     def usable(self, path: Path) -> bool:
         """Whether there is a crop to be had."""
         try:
-            samples, _ = self.measure(path)
+            samples = self.measure(path).samples
         except UserError:
             return False
         return self.draw(path, samples, np.random.default_rng(0))[0] is not None
@@ -87,7 +94,7 @@ class Cropper:
             start = int(rng.integers(max(1, samples - needed + 1)))
             audio = reader.piece(start, needed)
         if len(audio) < needed:
-            raise UserError(f"{path}: ends at sample {start + len(audio)} of {samples}")
+            raise UserError(f"{shown(path)}: ends at sample {start + len(audio)} of {samples}")
         if rate != self.sample_rate:
             audio = resample(audio, rate, self.sample_rate)[round(_MARGIN * self.sample_rate / rate) :]
         return to_channels(audio[:wanted], 2)
@@ -97,8 +104,8 @@ class CropReader:
     """Draws crops of recordings, one as often as crops fit into it, shuffled anew each epoch.
 
     Attributes:
-      skipped: files that cannot be read, in parts or at all, are shorter than a crop or have more than two
-        channels, with the reason; each is named once in the log as it is found.
+      skipped: files that cannot be read, in parts or at all, or are shorter than a crop, with the reason; each
+        is named once in the log as it is found.
       fingerprint: of the names and lengths of the recordings, which decide together with the seed what is
         drawn; what is skipped from the beginning does not count.
     """
@@ -114,10 +121,12 @@ class CropReader:
         counts, digest = [], hashlib.sha256()
         for recording in recordings:
             try:
-                samples, count = self._cropper.measure(recording.path)
+                samples, count, channels = self._cropper.measure(recording.path)
             except UserError as error:
                 self._skip(recording.path, error, "skipped")
                 continue
+            if channels > 2:
+                logging.info("%s: %s", shown(recording.path), mixing_words(channels))
             self._files.append((recording.path, samples))
             counts.append(count)
             digest.update(f"{recording.name}\n{samples}\n".encode(errors="surrogateescape"))
@@ -151,8 +160,8 @@ class CropReader:
     def _skip(self, path: Path, error: UserError, what: str) -> None:
         with self._lock:
             if path not in self.skipped:
-                self.skipped[path] = reason = str(error).removeprefix(f"{path}: ")
-                logging.warning("%s %s: %s", what, path, reason)
+                self.skipped[path] = reason = str(error).removeprefix(f"{shown(path)}: ")
+                logging.warning("%s %s: %s", what, shown(path), reason)
 
     def _count(self, crop: np.ndarray | None) -> None:
         """Stops when nothing but silence and broken files comes: the data loader would look for ever."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from absl import logging
 
-from earvae_jax import audio_files, checkpoints, demo
+from earvae_jax import checkpoints, demo
+from earvae_jax.audio.writer import write
 
 from . import synthetic
 
@@ -24,7 +25,7 @@ def make_demo(workdir: Path) -> None:
     checkpoints.save(demo.MODEL, model, provenance=provenance, dtype="bfloat16", overwrite=True)
     rate = model.config.sample_rate
     clip = synthetic.render(*_CLIP, samples=_CLIP_SECONDS * rate, sample_rate=rate)
-    audio_files.write(demo.CLIP, clip, rate, format="flac")
+    write(demo.CLIP, clip, rate, format="flac")
     for path in (demo.MODEL, demo.CLIP):
         logging.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
 

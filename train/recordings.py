@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from earvae_jax.audio_files import find_audio
+from earvae_jax.audio.search import find_audio
 from earvae_jax.errors import UserError
 
 _HELD_OUT = 1 / 20  # of the recordings
@@ -33,7 +33,7 @@ def find(places: tuple[str, ...], key: str) -> list[Recording]:
       UserError: a place that does not exist or holds no audio; `key` of the config names it.
     """
     found: dict[Path, Recording] = {}
-    for place in map(Path, places):
+    for place in (Path(place).expanduser() for place in places):
         if place.suffix == ".txt":
             given = [(place.parent / line, Path(line)) for line in _lines(place)]
         elif place.exists():

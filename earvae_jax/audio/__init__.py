@@ -1,0 +1,1 @@
+"""Audio files and arrays: finding, reading, resampling, mixing and writing them."""

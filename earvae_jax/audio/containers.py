@@ -1,0 +1,148 @@
+"""What the first bytes and chunks of an uncompressed file say: its kind, and what its header announces."""
+
+import struct
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+_W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
+_UNKNOWN = (0, 2**32 - 1, 2**64 - 1, 2**63 - 1)  # sizes of a file whose writer never came back to its header
+_FLAC_START = b"fLaC\x00\x00\x00\x22"  # with the first block, which has 34 bytes
+_HEAD = 16
+
+
+class Chunks(NamedTuple):
+    """Where the samples of an uncompressed file lie.
+
+    Attributes:
+      announced: bytes of samples by the header; None where it does not know.
+      present: bytes of samples that are in the file, as many as announced at most.
+      trailing: bytes behind what the header accounts for.
+    """
+
+    announced: int | None
+    present: int
+    trailing: int
+
+
+def kind(path: Path) -> str:
+    """ "wav", "rf64", "w64", "aiff", "caf", "au" or "flac" by the first bytes, "" for anything else."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if head[:4] in (b"RIFF", b"RIFX") and head[8:12] == b"WAVE":
+        return "wav"
+    if head[:4] in (b"RF64", b"BW64"):
+        return "rf64"
+    if head == _W64_RIFF:
+        return "w64"
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "aiff"
+    return {b"caff": "caf", b".snd": "au", b"dns.": "au", b"fLaC": "flac"}.get(head[:4], "")
+
+
+def chunks(path: Path, kind: str) -> Chunks | None:
+    """What the header of an uncompressed file accounts for; None for another kind, or without samples."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if kind == "au":
+            return _au(file, size)
+        if kind in _CHUNKED:
+            return _chunked(file, size, kind)
+    return None
+
+
+def promise(path: Path, kind: str, samples: int, sample_rate: int) -> tuple[int, list[str]]:
+    """Samples that a header announces, 0 where it does not know, and what is odd about it, in words.
+
+    Args:
+      samples: that a reader finds in the file.
+      sample_rate: in Hz.
+    """
+    found = chunks(path, kind)
+    if found is None:
+        return samples, []
+    if found.announced is None:
+        return 0, ["its header does not say how long it is"]
+    notes = []
+    second = found.present * sample_rate // max(1, samples)
+    if found.trailing > max(1024, second // 10):  # tags and an odd byte at the end are no loss
+        notes.append(f"{found.trailing} bytes behind its announced end are not read")
+    return round(samples * found.announced / max(1, found.present)), notes
+
+
+def has_second_flac(path: Path) -> bool:
+    """Whether another FLAC begins inside a FLAC: files that were joined."""
+    overlap = len(_FLAC_START) - 1
+    with path.open("rb") as file:
+        held = file.read(4)[4:]  # passes over the first
+        while block := file.read(1 << 20):
+            if _FLAC_START in held + block:
+                return True
+            held = block[-overlap:]
+    return False
+
+
+def is_playlist(path: Path) -> bool:
+    """Whether it is a text that names other files, which nobody asked to be opened."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD).lstrip(b"\xef\xbb\xbf\r\n\t ")
+    return head.startswith((b"#EXTM3U", b"ffconcat", b"[playlist]"))
+
+
+# Of each kind: bytes before the first chunk, bytes of a chunk's name, format of its size, whether the size
+# counts the chunk's own head, the alignment of chunks, and the name of the chunk with the samples.
+_CHUNKED = {
+    "wav": (12, 4, "<I", False, 2, b"data"),
+    "rf64": (12, 4, "<I", False, 2, b"data"),
+    "aiff": (12, 4, ">I", False, 2, b"SSND"),
+    "caf": (8, 4, ">Q", False, 1, b"data"),
+    "w64": (40, 16, "<Q", True, 8, b"data"),
+}
+
+
+def _chunked(file: BinaryIO, size: int, kind: str) -> Chunks | None:
+    position, name_size, form, counts_head, alignment, samples_name = _CHUNKED[kind]
+    file.seek(0)
+    if file.read(4) == b"RIFX":
+        form = ">I"
+    head_size = name_size + struct.calcsize(form)
+    found, long_size = None, None
+    while position + head_size <= size:
+        file.seek(position)
+        head = file.read(head_size)
+        name = head[:4]
+        if not _is_name(name):
+            break
+        length = struct.unpack(form, head[name_size:])[0] - head_size * counts_head
+        if name == b"ds64":  # RF64's sizes of 64 bits: of the file, then of the samples
+            long_size = struct.unpack("<QQ", file.read(16).ljust(16, b"\0"))[1]
+        begin = position + head_size
+        if name == samples_name:
+            if length == 2**32 - 1 and long_size is not None:
+                length = long_size
+            unknown = length in _UNKNOWN or length < 0
+            present = size - begin if unknown else min(length, size - begin)
+            found = None if unknown else length, present
+            if unknown:
+                position = size
+                break
+        if length < 0:
+            break
+        position = begin + length + (-(begin + length) % alignment if kind != "caf" else 0)
+    return found and Chunks(*found, max(0, size - position))
+
+
+def _au(file: BinaryIO, size: int) -> Chunks | None:
+    form = ">4sII" if file.read(4) == b".snd" else "<4sII"
+    file.seek(0)
+    head = file.read(12)
+    if len(head) < 12:
+        return None
+    _, begin, length = struct.unpack(form, head)
+    if length in _UNKNOWN:
+        return Chunks(None, max(0, size - begin), 0)
+    return Chunks(length, max(0, min(length, size - begin)), max(0, size - begin - length))
+
+
+def _is_name(name: bytes) -> bool:
+    """Whether it can be a chunk's; another file's beginning can not."""
+    return all(0x20 <= letter < 0x7F for letter in name) and name not in (b"RIFF", b"FORM", b"caff", b"RF64")

@@ -1,0 +1,355 @@
+"""Reading audio through FFmpeg (PyAV): every compressed format, video, and what libsndfile refuses."""
+
+import struct
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from absl import logging
+from av.codec.context import Flags2
+from av.sidedata.sidedata import Type as SideData
+from jaxtyping import Float
+
+from earvae_jax.audio import flac_frames, mp3_header
+from earvae_jax.audio.channels import to_channels
+from earvae_jax.audio.damage import Damage
+from earvae_jax.audio.resampling import Resampler
+from earvae_jax.errors import UserError, shown
+
+# Formats that are packets and nothing else: FFmpeg counts them to have times, and guesses how many there are.
+_GUESSED = frozenset(
+    "mp3 aac ac3 eac3 ac4 dts dtshd truehd mlp loas amr amrnb amrwb g722 g729 gsm sbc aptx".split()  # noqa: SIM905
+)
+_WITHOUT_CLOCK = _GUESSED | {"wav", "w64", "aiff", "au", "caf"}  # samples and nothing else
+_TAGS = (b"ID3", b"TAG", b"APE", b"LYR")  # what stands between the parts of joined files
+_RUN_UP = 0.5  # seconds decoded before the place that is sought: a decoder needs the frames before it
+_SMALLEST_GAP = 0.1  # seconds between the times of packets that are taken for a loss, without other signs
+_LONGEST_GAP = 60.0  # seconds; beyond it, and beyond the announced end, times are not believed
+_MOST_FAILURES = 100  # of the demuxer in a row, without a packet between
+# Version 19 of PyAV replaces by itself what is no UTF-8 in a tag.
+_OPENING = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
+class FfmpegFile:
+    """The first audio stream of a file as float32, at the rate and in the channels that it begins with.
+
+    Priming and padding that the file declares are taken off. Where packets are missing and the file says the
+    time of the next, silence stands in their place. Chained streams follow each other.
+
+    Attributes:
+      sample_rate: in Hz.
+      channels: number of them.
+      layout: FFmpeg's names of their loudspeakers.
+      announced: samples that the file promises; 0 where it does not.
+      damage: what was found wrong so far.
+
+    Raises:
+      UserError: the file holds no audio stream, or nothing in it can be decoded.
+      Exception: whatever FFmpeg and PyAV raise for a file that they cannot open.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        # An absolute name cannot be taken for a protocol; and no file may make FFmpeg open another one.
+        options = {"protocol_whitelist": "file", "fflags": "fastseek"}
+        self._container = av.open(str(path.absolute()), options=options, **_OPENING)
+        try:
+            self._stream = self._first_stream()
+            self._format = self._container.format.name.split(",")[0]
+            self._start = (self._stream.start_time or 0) * float(self._stream.time_base or 0)
+            self.damage = Damage()
+            self._restart()
+            first = next(self._frames, None)
+            if first is None:
+                raise UserError(f"{shown(path)}: holds no samples that can be decoded")
+        except BaseException:
+            self._container.close()
+            raise
+        frame, packet = first
+        self.sample_rate: int = self._rate(frame)
+        self.layout = tuple(channel.name for channel in frame.layout.channels)
+        self.channels: int = frame.layout.nb_channels
+        self._now = self.sample_rate, self.channels
+        self._block_size = frame.samples
+        self.announced = self._announced()
+        self._take(frame, packet)
+
+    def read(self, frames: int) -> Float[np.ndarray, "T C"]:
+        """The next `frames` samples, fewer only at the end of the stream."""
+        result = np.empty((frames, self.channels), np.float32)
+        count = 0
+        while count < frames:
+            if not self._ready and not self._advance():
+                break
+            block = self._ready.popleft()
+            part = block[: frames - count]
+            result[count : count + len(part)] = part
+            count += len(part)
+            if len(part) < len(block):
+                self._ready.appendleft(block[len(part) :])
+        return result[:count]
+
+    def seek(self, sample: int) -> None:
+        """Goes on at a sample, or near it where the file's times are not exact."""
+        before = max(0.0, sample / self.sample_rate - _RUN_UP)
+        self._container.seek(int((self._start + before) / self._stream.time_base), stream=self._stream)
+        self._restart()
+        first = next(self._frames, None)
+        if first is None:
+            return
+        frame, packet = first
+        here = round(before * self.sample_rate)
+        if frame.pts is not None:
+            here = round((float(frame.pts * frame.time_base) - self._start) * self.sample_rate)
+        skip = _skipped(frame)[0]
+        self._take(frame, packet)
+        self.read(max(0, sample - here - skip))
+
+    def count(self) -> int:
+        """About how many samples there are, by the times of the packets where nothing is announced."""
+        if self.announced:
+            return self.announced
+        seconds = self._seconds()
+        if not seconds:
+            with av.open(str(self._path.absolute()), **_OPENING) as container:
+                stream = container.streams.audio[0]
+                ticks = sum(packet.duration or 0 for packet in container.demux(stream))
+                seconds = float(ticks * stream.time_base)
+        return int(seconds * self.sample_rate)
+
+    def close(self) -> None:
+        """Releases the file."""
+        self._container.close()
+
+    def _first_stream(self):
+        streams = self._container.streams.audio
+        if not streams:
+            raise UserError(f"{shown(self._path)}: holds no audio stream")
+        stream = streams[0]
+        if stream.codec_context is None:
+            raise UserError(f"{shown(self._path)}: its audio is coded in a way that FFmpeg does not know")
+        if len(streams) > 1:
+            logging.info("%s: the first of its %d audio streams is read", shown(self._path), len(streams))
+        if stream.codec_context.name == "flac":
+            stream.codec_context.options = {"err_detect": "crccheck"}
+        stream.codec_context.flags2 |= Flags2.skip_manual  # so that padding in the wrong place costs nothing
+        return stream
+
+    def _restart(self) -> None:
+        self._frames = self._decoded()
+        self._ready: deque[np.ndarray] = deque()
+        self._next_time: float | None = None  # at which the next frame has to begin, in its samples
+        self._skip = 0  # priming that is still to be taken off
+        self._padding = 0  # samples to be left out where the stream ends
+        self._withheld: np.ndarray | None = None
+        self._resampler: Resampler | None = None
+        self._lossy_now = False  # whether a packet was damaged since the last frame
+        self._produced = 0
+
+    def _decoded(self) -> Iterator[tuple[av.AudioFrame, av.Packet | None]]:
+        """All frames that can be decoded, the first of each packet with it."""
+        failures = 0
+        while failures < _MOST_FAILURES:
+            try:
+                for packet in self._container.demux(self._stream):
+                    failures = 0
+                    for number, frame in enumerate(self._decode(packet)):
+                        if frame.is_corrupt:
+                            self.damage.packets += 1
+                        yield frame, packet if number == 0 else None
+                return
+            except (UserError, MemoryError):
+                raise
+            except Exception as error:  # noqa: BLE001 - of any kind: the demuxer goes on behind what it cannot read
+                logging.debug("%s: %s", self._path, error)
+                failures += 1
+                self._lossy_now = True
+        self.damage.packets += 1
+
+    def _decode(self, packet: av.Packet) -> list[av.AudioFrame]:
+        try:
+            return packet.decode()
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of any kind: the packet is lost, the next may be whole
+            logging.debug("%s: %s", self._path, error)
+            if not bytes(memoryview(packet)[:3]).startswith(_TAGS):
+                self.damage.packets += 1
+                self._lossy_now = True
+                if self._format in _WITHOUT_CLOCK and packet.duration:
+                    self.damage.left_out += float(packet.duration * packet.time_base)
+            return []
+
+    def _advance(self) -> bool:
+        """Makes more samples ready; false at the end."""
+        entry = next(self._frames, None)
+        if entry is not None:
+            self._take(*entry)
+            return True
+        rest, self._resampler = self._resampler, None
+        if rest is not None:
+            self._put(rest(np.zeros((0, self.channels), np.float32), last=True))
+            return bool(self._ready)
+        return False
+
+    def _take(self, frame: av.AudioFrame, packet: av.Packet | None) -> None:
+        audio = _samples(frame)
+        rate = self._rate(frame)
+        form = rate, audio.shape[1]
+        if form != self._now:
+            self._change(form)
+        gap = self._gap(frame, packet, rate)
+        if gap:
+            self.damage.silence += gap / rate
+            self._give(np.zeros((gap, audio.shape[1]), np.float32))
+        skip, discard = _skipped(frame)
+        self._skip += skip
+        if self._skip:
+            taken = min(self._skip, len(audio))
+            self._skip -= taken
+            audio = audio[taken:]
+        if self._format == "mov" and not discard and frame.duration:
+            # Older FFmpeg says how long the last frame is and leaves it whole.
+            lasts = round(float(frame.duration * frame.time_base) * rate)
+            discard = max(0, frame.samples - lasts)
+        if discard or self._padding:
+            audio = self._without_padding(audio, discard)
+        self._give(audio)
+
+    def _without_padding(self, audio: Float[np.ndarray, "T C"], discard: int) -> Float[np.ndarray, "T C"]:
+        """Leaves padding out where it is: at the end of a link of Ogg, elsewhere at the end of the stream."""
+        if self._format == "ogg":
+            return audio[: max(0, len(audio) - discard)]
+        if self._withheld is not None:
+            audio = np.concatenate([self._withheld, audio])
+        # An MP3's header may be wrong about where it ends, but its encoder did add so much.
+        self._padding = max(self._padding, discard) if self._format == "mp3" else discard
+        kept = max(0, len(audio) - self._padding)
+        self._withheld = audio[kept:]
+        return audio[:kept]
+
+    def _gap(self, frame: av.AudioFrame, packet: av.Packet | None, rate: int) -> int:
+        """Samples that are missing before a frame, by the times that the file states."""
+        expected, damaged, self._lossy_now = self._next_time, self._lossy_now, False
+        time, exact = self._time(frame, packet, rate)
+        if time is None:
+            if expected is not None:
+                self._next_time = expected + frame.samples
+            return 0
+        self._next_time = time + frame.samples
+        if expected is None:
+            return 0
+        gap = time - expected
+        if gap < -frame.samples and self._format in ("ogg", "flac"):
+            self.announced = 0  # a chain, of which one link was announced
+        smallest = max(_SMALLEST_GAP * rate, 2 * frame.samples)
+        if exact or damaged:
+            smallest = 1 if exact else frame.samples / 2
+        left = (self.announced - self._produced) * rate / self.sample_rate + rate
+        if not smallest <= gap <= max(left, _LONGEST_GAP * rate):
+            return 0
+        if damaged and frame.time_base * rate > 1:  # a clock that rounds: packets are missing as a whole
+            gap = round(gap / frame.samples) * frame.samples
+        return round(gap)
+
+    def _time(self, frame: av.AudioFrame, packet: av.Packet | None, rate: int) -> tuple[float | None, bool]:
+        """When a frame begins, in its samples, and whether that is exact."""
+        if self._format == "flac":
+            if packet is None:  # a damaged packet may hold more frames than the one that it names
+                return None, False
+            return flac_frames.first_sample(bytes(memoryview(packet)[:16]), self._block_size), True
+        if self._format in _WITHOUT_CLOCK or frame.pts is None:
+            return None, False
+        return float(frame.pts * frame.time_base) * rate, False
+
+    def _change(self, form: tuple[int, int]) -> None:
+        """The stream goes on in another rate or other channels."""
+        if self._withheld is not None:
+            self._give(self._withheld)
+            self._withheld = None
+        if self._resampler is not None:
+            self._put(self._resampler(np.zeros((0, self.channels), np.float32), last=True))
+            self._resampler = None
+        (rate, channels), (old_rate, old_channels) = form, self._now
+        self.damage.changes.append(
+            f"{old_rate} Hz in {old_channels} to {rate} Hz in {channels} channels"
+            if channels != old_channels and rate != old_rate
+            else f"{old_rate} to {rate} Hz"
+            if rate != old_rate
+            else f"{old_channels} to {channels} channels"
+        )
+        self._now = form
+        self._next_time = None
+        if rate != self.sample_rate:
+            self._resampler = Resampler(rate, self.sample_rate, self.channels)
+
+    def _give(self, audio: Float[np.ndarray, "T C2"]) -> None:
+        """Samples in the form of now, as those of the beginning."""
+        if audio.shape[1] != self.channels:
+            audio = to_channels(to_channels(audio, 1) if audio.shape[1] > 2 else audio, self.channels)
+        self._put(audio if self._resampler is None else self._resampler(audio))
+
+    def _rate(self, frame: av.AudioFrame) -> int:
+        """Of a frame, in Hz; FFmpeg's MPEG decoders give a frame the rate of the one before."""
+        codec = self._stream.codec_context
+        return codec.sample_rate if codec.name.startswith(("mp1", "mp2", "mp3")) else frame.sample_rate
+
+    def _put(self, audio: Float[np.ndarray, "T C"]) -> None:
+        if len(audio):
+            self._produced += len(audio)
+            self._ready.append(audio)
+
+    def _seconds(self) -> float:
+        if self._stream.duration:
+            return float(self._stream.duration * self._stream.time_base)
+        return (self._container.duration or 0) / av.time_base
+
+    def _announced(self) -> int:
+        """Samples by the header, where it is more than a guess."""
+        if self._format == "mp3":
+            return mp3_header.frame_count(self._path) * self._block_size
+        if self._format in _GUESSED:
+            return 0
+        alone = len(self._container.streams) == 1
+        if not self._stream.duration and not alone:
+            return 0  # the length of a film, not of its sound
+        return max(0, round(self._seconds() * self.sample_rate))
+
+
+def opening_fault(path: Path) -> str:
+    """What FFmpeg's log says about a file that cannot be opened; empty where it says nothing."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as lines:
+            try:
+                av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, **_OPENING).close()
+            except Exception as error:  # noqa: BLE001 - it failed before, in the same way
+                logging.debug("%s: %s", path, error)
+        messages = [text.strip() for _, _, text in lines]
+    finally:
+        av.logging.set_level(level)
+    if any("moov atom not found" in message for message in messages):
+        return "its index (moov) is missing: it was cut short, or never finished"
+    return messages[0] if messages else ""
+
+
+def _samples(frame: av.AudioFrame) -> Float[np.ndarray, "T C"]:
+    """A frame as float32, full scale at 1."""
+    array = frame.to_ndarray()
+    array = array.T if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels)
+    if array.dtype == np.uint8:
+        return (array.astype(np.float32) - 128) / 128
+    if array.dtype.kind == "i":
+        return array * np.float32(2.0 ** (1 - 8 * array.dtype.itemsize))
+    return array.astype(np.float32, copy=False)
+
+
+def _skipped(frame: av.AudioFrame) -> tuple[int, int]:
+    """Samples to be left out at the beginning and at the end of a frame."""
+    if not len(frame.side_data):
+        return 0, 0
+    data = frame.side_data.get(SideData.SKIP_SAMPLES)
+    return struct.unpack("<II", bytes(data)[:8]) if data is not None else (0, 0)
