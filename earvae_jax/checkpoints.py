@@ -12,15 +12,17 @@ import jax
 import numpy as np
 import safetensors
 import safetensors.flax
+from absl import logging
 
 from earvae_jax import demo
 from earvae_jax.atomic import replacing
 from earvae_jax.config import ModelConfig
-from earvae_jax.errors import UserError
+from earvae_jax.errors import UserError, shown
 from earvae_jax.parameters import build, differences, expected_arrays, fingerprint, named_arrays
 from earvae_jax.vae import EarVAE
 
 FORMAT_VERSION = 1
+_OF_A_RUN = "model.safetensors"  # what `train` writes into its --workdir
 _KEY = "earvae_jax"  # of the metadata inside both kinds of file
 _FOREIGN = (
     "{path}: not a checkpoint of this project; for PyTorch weights run: earvae convert from-torch {path} DIR"
@@ -181,6 +183,14 @@ def _existing(path: str | Path | None) -> Path:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint")
+    if (path / _OF_A_RUN).is_file():
+        logging.info("%s: the folder of a training run; its %s is taken", shown(path), _OF_A_RUN)
+        return path / _OF_A_RUN
+    if (path / "checkpoints").is_dir():
+        raise UserError(
+            f"{shown(path)}: the folder of a training run that has not written {_OF_A_RUN} yet; it does so at the "
+            "first validation"
+        )
     if path.is_file() and path.suffix != ".safetensors":
         raise UserError(_FOREIGN.format(path=path))
     return path

@@ -1,6 +1,7 @@
 """How close a reconstruction is to its original: the published evaluation of εar-VAE, number for number."""
 
 import dataclasses
+import math
 
 import numpy as np
 from jaxtyping import Float
@@ -31,8 +32,8 @@ def evaluate_pair(
 
     The published numbers are for 44.1 kHz; other rates are measured as they are. Undefined are: SI-SDR and
     coherence where one side is silent, distances from silence, spectral metrics below 2049 samples,
-    loudness below 0.4 s, loudness range below 3 s, `ccpc` of mono. Silent channels are left out of means
-    over channels.
+    loudness below 0.4 s, loudness range below 3 s, `ccpc` of mono, and what overflows. Silent channels are
+    left out of means over channels.
 
     Raises:
         ValueError: shapes differ, no samples, more than two channels, or samples that are not finite.
@@ -66,7 +67,11 @@ def measure_pair(
         new, old = getattr(after, field), getattr(before, field)
         values[name], values[f"original_{name}"] = new, old
         values[f"{name}_difference"] = None if new is None or old is None else new - old
-    return PairMetrics(values, spectra)
+    # Samples far above full scale overflow some: one that is no number says as little as an undefined one.
+    finite = {
+        name: value if value is not None and math.isfinite(value) else None for name, value in values.items()
+    }
+    return PairMetrics(finite, spectra)
 
 
 def si_sdr(original: Float[np.ndarray, "T C"], reconstruction: Float[np.ndarray, "T C"]) -> float | None:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from earvae_jax.atomic import replacing
 from earvae_jax.audio.reader import read
 from earvae_jax.audio.resampling import resample
-from earvae_jax.errors import UserError
+from earvae_jax.errors import UserError, about, reason, shown
 from earvae_jax.metrics import PairMetrics, measure_pair
 
 from .evaluate_pairs import Model, Pair
@@ -74,13 +74,13 @@ def read_pair(pair: Pair) -> PairAudio:
     """Reads both sides at 44.1 kHz, trimmed to the shorter.
 
     Raises:
-      UserError: a file that cannot be read, more than two channels, or different channel counts.
+      UserError: a file that cannot be read, or different channel counts.
     """
     notes, sides = [], []
     for side, path in (("original", pair.original), ("reconstruction", pair.reconstruction)):
-        audio, rate = read(path)
-        if audio.shape[1] > 2:
-            raise UserError(f"{path}: has {audio.shape[1]} channels; mono and stereo can be evaluated")
+        faults: list[str] = []
+        audio, rate = read(path, tell=faults.append)
+        notes += [f"{side} {fault.removeprefix(f'{shown(path)}: ')}" for fault in faults]
         if rate != RATE:
             audio = resample(audio, rate, RATE)
             notes.append(f"{side} resampled from {rate} Hz")
@@ -88,7 +88,8 @@ def read_pair(pair: Pair) -> PairAudio:
     original, reconstruction = sides
     if original.shape[1] != reconstruction.shape[1]:
         raise UserError(
-            f"{pair.reconstruction}: has {_channels(reconstruction)}, its original {_channels(original)}"
+            f"{shown(pair.reconstruction)}: has {_channels(reconstruction)}, "
+            f"its original {_channels(original)}"
         )
     excess = len(original) - len(reconstruction)
     if excess:
@@ -97,7 +98,7 @@ def read_pair(pair: Pair) -> PairAudio:
         notes.append(f"{longer} trimmed by {abs(excess)} samples to {shorter / RATE:.2f} s")
         original, reconstruction = original[:shorter], reconstruction[:shorter]
     if not len(original):
-        raise UserError(f"{pair.reconstruction}: nothing is left of it at {RATE} Hz")
+        raise UserError(f"{shown(pair.reconstruction)}: nothing is left of it at {RATE} Hz")
     return PairAudio(original, reconstruction, notes)
 
 
@@ -108,19 +109,20 @@ def _channels(audio: np.ndarray) -> str:
 def evaluate_model(model: Model) -> Evaluation:
     """Measures every pair of a model; what cannot be measured is logged and kept with its reason."""
     results, failures = [], dict(model.unpaired)
-    for name, reason in failures.items():
-        logging.error("%s: %s", model.folder / name, reason)
+    for name, why in failures.items():
+        logging.error("%s: %s", shown(model.folder / name), why)
     interactive = sys.stderr.isatty()
     for pair in tqdm.tqdm(model.pairs, desc=model.name, unit="file", disable=not interactive):
         try:
             audio = read_pair(pair)
+            with about(pair.reconstruction, "cannot be compared with its original"):
+                metrics = measure_pair(audio.original, audio.reconstruction, RATE)
         except UserError as error:
             failures[pair.name] = str(error)
             logging.error("%s", error)
             continue
         for note in audio.notes:
             logging.info("%s: %s", pair.name, note)
-        metrics = measure_pair(audio.original, audio.reconstruction, RATE)
         samples, channels = audio.original.shape
         results.append(PairResult(pair, metrics, samples / RATE, channels, audio.notes))
         if not interactive:
@@ -164,7 +166,7 @@ def write_results(evaluation: Evaluation, output_dir: Path) -> None:
     full = summary | {"failed_files": evaluation.failures}
     _write(output_dir / RESULTS, json.dumps(full, indent=4, allow_nan=False, ensure_ascii=False) + "\n")
     lines = [f"{key}: {'undefined' if value is None else value}" for key, value in summary.items()]
-    lines += [f"failed: {name}: {reason}" for name, reason in evaluation.failures.items()]
+    lines += [f"failed: {name}: {why}" for name, why in evaluation.failures.items()]
     _write(output_dir / SUMMARY, "\n".join(lines) + "\n")
     _write(output_dir / TABLE, _table(evaluation))
 
@@ -178,8 +180,8 @@ def _table(evaluation: Evaluation) -> str:
         values = [result.metrics.values[name] for name in names]
         row = [result.pair.name, f"{result.seconds:.3f}", result.channels, *values]
         writer.writerow([*("" if cell is None else cell for cell in row), "; ".join(result.notes), ""])
-    for name, reason in evaluation.failures.items():
-        writer.writerow([name, "", "", *[""] * len(names), "", reason])
+    for name, why in evaluation.failures.items():
+        writer.writerow([name, "", "", *[""] * len(names), "", why])
     return text.getvalue()
 
 
@@ -188,4 +190,4 @@ def _write(path: Path, text: str) -> None:
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise UserError(f"{shown(path)}: cannot be written: {reason(error)}") from None

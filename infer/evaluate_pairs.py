@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from earvae_jax.audio.search import find_audio
-from earvae_jax.errors import UserError
+from earvae_jax.errors import UserError, shown
 
 SUFFIX = "_vae_rec"  # NAME.wav and NAME_vae_rec.wav, as the published evaluation pairs them
 
@@ -88,6 +88,7 @@ def _match(name: str, folder: Path, sources: dict[Path, Path], finished: dict[Pa
     by_name: dict[Path, list[Path]] = defaultdict(list)
     for relative in sources:
         by_name[relative.with_suffix("")].append(relative)
+        by_name[relative].append(relative)  # a.wav and a.mp3 become a.wav.wav and a.mp3.wav
     pairs, unpaired, used = [], {}, set()
     for relative, path in sorted(finished.items()):
         plain = relative.with_stem(relative.stem.removesuffix(SUFFIX))
@@ -96,12 +97,18 @@ def _match(name: str, folder: Path, sources: dict[Path, Path], finished: dict[Pa
         candidates = same_ending or candidates
         used |= set(candidates)
         if len(candidates) == 1:
-            pairs.append(Pair(str(candidates[0].with_suffix("")), sources[candidates[0]], path))
+            pairs.append(Pair(shown(_plain_name(candidates[0], sources)), sources[candidates[0]], path))
         elif candidates:
-            unpaired[str(relative)] = (
-                f"belongs to {' or '.join(map(str, sorted(candidates)))}: keep one of them"
+            unpaired[shown(relative)] = (
+                f"belongs to {' or '.join(map(shown, sorted(candidates)))}: keep one of them"
             )
         else:
-            unpaired[str(relative)] = f"has no original {plain.with_suffix('.*')}"
-    unpaired |= {str(relative): "has no reconstruction" for relative in sorted(set(sources) - used)}
-    return Model(name, folder, pairs, unpaired)
+            unpaired[shown(relative)] = f"has no original {shown(plain.with_suffix('.*'))}"
+    unpaired |= {shown(relative): "has no reconstruction" for relative in sorted(set(sources) - used)}
+    return Model(shown(name), folder, pairs, unpaired)
+
+
+def _plain_name(relative: Path, sources: dict[Path, Path]) -> Path:
+    """Without its ending, where no other has the same."""
+    plain = relative.with_suffix("")
+    return plain if sum(other.with_suffix("") == plain for other in sources) == 1 else relative

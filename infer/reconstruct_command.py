@@ -47,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     from earvae_jax import demo
     from earvae_jax.audio.reader import AudioReader
     from earvae_jax.audio.search import EXTENSIONS, find_audio
-    from earvae_jax.errors import UserError
+    from earvae_jax.audio.standard_input import is_standard_input
+    from earvae_jax.errors import UserError, shown
 
     from .audio_output import audio_writer
     from .jobs import Job, run_jobs, share, writable_folder
@@ -60,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError("no audio given: earvae reconstruct FILE_OR_FOLDER …")
         logging.info("no audio given: this is the bundled clip of synthetic music")
     found = find_audio(arguments.inputs or [demo.CLIP], output_dir=Path(arguments.output_dir))
+    if arguments.report and any(is_standard_input(source) for source, _ in found):
+        raise UserError("--report reads its inputs again, which standard input does not allow: give a file")
     output_dir = writable_folder(arguments.output_dir)
     process, processes = join_processes(arguments)
     if arguments.report and processes > 1:
@@ -90,6 +93,9 @@ def run(arguments: argparse.Namespace) -> int:
     from .evaluate_pairs import Model, Pair
     from .report import evaluate_into
 
-    pairs = [Pair(job.name, job.source, job.output) for job in sorted(finished, key=lambda job: job.name)]
+    for job in report.unknown:
+        logging.warning("%s: is not in the report, as it does not say what made it", shown(job.output))
+    finished.sort(key=lambda job: job.name)
+    pairs = [Pair(shown(job.name), job.source, job.output) for job in finished]
     evaluation = evaluate_into(Model(output_dir.resolve().name, output_dir, pairs, {}), output_dir)
     return 1 if evaluation.failures else report.status

@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import logging
 
 from earvae_jax.atomic import replacing
-from earvae_jax.errors import UserError
+from earvae_jax.errors import UserError, about, reason
 
 from .evaluate import Evaluation, PairResult, evaluate_model, means, read_pair, write_results
 from .evaluate_pairs import Model
@@ -58,20 +58,25 @@ def write_report(
     loudest `excerpt_seconds`. The page loads nothing: audio (FLAC) and pictures are inside it.
 
     Raises:
-      UserError: the file cannot be written, or a file of the evaluation cannot be read again.
+      UserError: the file cannot be written.
     """
     shown = sorted(evaluation.results, key=_severity)[:files]
     articles = {}
     for number, result in enumerate(shown, start=1):
-        audio = read_pair(result.pair)
-        articles[result.pair.name] = pair_article(result, audio, f"file-{number}", excerpt_seconds)
+        try:
+            with about(result.pair.reconstruction, "cannot be shown"):
+                audio = read_pair(result.pair)
+                anchor = f"file-{number}"
+                articles[result.pair.name] = anchor, pair_article(result, audio, anchor, excerpt_seconds)
+        except UserError as error:  # it went while the others were measured; its row stays
+            logging.error("%s: %s", REPORT, error)
     text = _page(evaluation, articles)
     path = Path(output_dir) / REPORT
     try:
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise UserError(f"{shown(path)}: cannot be written: {reason(error)}") from None
     return path
 
 
@@ -80,14 +85,14 @@ def _severity(result: PairResult) -> float:
     return float("inf") if ratio is None else ratio
 
 
-def _page(evaluation: Evaluation, articles: dict[str, str]) -> str:
+def _page(evaluation: Evaluation, articles: dict[str, tuple[str, str]]) -> str:
     count = len(evaluation.results)
     averages = _columns(_with_mean_peak_distance(evaluation.results))
     seconds = sum(result.seconds for result in evaluation.results)
     facts = f"{count} file{'s' * (count != 1)}, {_duration(seconds)} of audio, compared at 44.1 kHz"
     if 0 < len(articles) < count:
         facts += f"; the {len(articles)} with the lowest SI-SDR can be heard below"
-    anchors = {name: f"file-{number}" for number, name in enumerate(articles, start=1)}
+    anchors = {name: anchor for name, (anchor, _) in articles.items()}
     parts = {
         "title": f"Reconstruction report: {html.escape(evaluation.model_name)}",
         "facts": facts,
@@ -100,7 +105,7 @@ def _page(evaluation: Evaluation, articles: dict[str, str]) -> str:
             for result in evaluation.results
         ),
         "failures": _failures(evaluation.failures),
-        "pairs": "".join(articles.values()),
+        "pairs": "".join(article for _, article in articles.values()),
         "version": importlib.metadata.version("earvae-jax"),
         "style": _asset("report_page.css"),
         "script": _asset("report_page.js"),

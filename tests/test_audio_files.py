@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     real = soundfile.SoundFile
 
     def on_a_full_disk(path, *arguments, **options):
-        os.symlink("/dev/full", path)
+        Path(os.fsdecode(path)).symlink_to("/dev/full")
         return real(path, *arguments, **options)
 
     monkeypatch.setattr(writer.soundfile, "SoundFile", on_a_full_disk)

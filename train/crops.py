@@ -104,8 +104,8 @@ class CropReader:
     """Draws crops of recordings, one as often as crops fit into it, shuffled anew each epoch.
 
     Attributes:
-      skipped: files that cannot be read, in parts or at all, or are shorter than a crop, with the reason; each
-        is named once in the log as it is found.
+      skipped: files that cannot be read, in parts or at all, or are shorter than a crop, with the reason;
+        each is named once in the log as it is found.
       fingerprint: of the names and lengths of the recordings, which decide together with the seed what is
         drawn; what is skipped from the beginning does not count.
     """
