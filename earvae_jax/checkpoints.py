@@ -188,8 +188,8 @@ def _existing(path: str | Path | None) -> Path:
         return path / _OF_A_RUN
     if (path / "checkpoints").is_dir():
         raise UserError(
-            f"{shown(path)}: the folder of a training run that has not written {_OF_A_RUN} yet; it does so at the "
-            "first validation"
+            f"{shown(path)}: the folder of a training run that has not written {_OF_A_RUN} yet; "
+            "it does so at the first validation"
         )
     if path.is_file() and path.suffix != ".safetensors":
         raise UserError(_FOREIGN.format(path=path))

@@ -1,5 +1,6 @@
 """What the first bytes and chunks of an uncompressed file say: its kind, and what its header announces."""
 
+import mmap
 import struct
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -24,10 +25,14 @@ class Chunks(NamedTuple):
     trailing: int
 
 
-def kind(path: Path) -> str:
-    """ "wav", "rf64", "w64", "aiff", "caf", "au" or "flac" by the first bytes, "" for anything else."""
+def head(path: Path) -> bytes:
+    """The bytes that `kind` and `is_playlist` look at."""
     with path.open("rb") as file:
-        head = file.read(_HEAD)
+        return file.read(_HEAD)
+
+
+def kind(head: bytes) -> str:
+    """ "wav", "rf64", "w64", "aiff", "caf", "au" or "flac" by the first bytes, "" for anything else."""
     if head[:4] in (b"RIFF", b"RIFX") and head[8:12] == b"WAVE":
         return "wav"
     if head[:4] in (b"RF64", b"BW64"):
@@ -37,6 +42,11 @@ def kind(path: Path) -> str:
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return "aiff"
     return {b"caff": "caf", b".snd": "au", b"dns.": "au", b"fLaC": "flac"}.get(head[:4], "")
+
+
+def is_playlist(head: bytes) -> bool:
+    """Whether it is a text that names other files, which nobody asked to be opened."""
+    return head.lstrip(b"\xef\xbb\xbf\r\n\t ").startswith((b"#EXTM3U", b"ffconcat", b"[playlist]"))
 
 
 def chunks(path: Path, kind: str) -> Chunks | None:
@@ -69,23 +79,13 @@ def promise(path: Path, kind: str, samples: int, sample_rate: int) -> tuple[int,
     return round(samples * found.announced / max(1, found.present)), notes
 
 
-def has_second_flac(path: Path) -> bool:
-    """Whether another FLAC begins inside a FLAC: files that were joined."""
-    overlap = len(_FLAC_START) - 1
-    with path.open("rb") as file:
-        held = file.read(4)[4:]  # passes over the first
-        while block := file.read(1 << 20):
-            if _FLAC_START in held + block:
-                return True
-            held = block[-overlap:]
-    return False
-
-
-def is_playlist(path: Path) -> bool:
-    """Whether it is a text that names other files, which nobody asked to be opened."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD).lstrip(b"\xef\xbb\xbf\r\n\t ")
-    return head.startswith((b"#EXTM3U", b"ffconcat", b"[playlist]"))
+def flac_behind(path: Path, place: int) -> int | None:
+    """Where another FLAC begins at a place or behind it, in files that were joined."""
+    if place >= path.stat().st_size:
+        return None
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = content.find(_FLAC_START, place)
+    return found if found >= 0 else None
 
 
 # Of each kind: bytes before the first chunk, bytes of a chunk's name, format of its size, whether the size

@@ -24,7 +24,7 @@ _GUESSED = frozenset(
 )
 _WITHOUT_CLOCK = _GUESSED | {"wav", "w64", "aiff", "au", "caf"}  # samples and nothing else
 _TAGS = (b"ID3", b"TAG", b"APE", b"LYR")  # what stands between the parts of joined files
-_RUN_UP = 0.5  # seconds decoded before the place that is sought: a decoder needs the frames before it
+_RUN_UP = 0.25  # seconds decoded before the place that is sought: a decoder needs the frames before it
 _SMALLEST_GAP = 0.1  # seconds between the times of packets that are taken for a loss, without other signs
 _LONGEST_GAP = 60.0  # seconds; beyond it, and beyond the announced end, times are not believed
 _MOST_FAILURES = 100  # of the demuxer in a row, without a packet between
@@ -72,6 +72,7 @@ class FfmpegFile:
         self.layout = tuple(channel.name for channel in frame.layout.channels)
         self.channels: int = frame.layout.nb_channels
         self._now = self.sample_rate, self.channels
+        self._is_plain = self._format in _GUESSED and frame.format.name == "fltp"
         self._block_size = frame.samples
         self.announced = self._announced()
         self._take(frame, packet)
@@ -81,8 +82,12 @@ class FfmpegFile:
         result = np.empty((frames, self.channels), np.float32)
         count = 0
         while count < frames:
-            if not self._ready and not self._advance():
-                break
+            if not self._ready:
+                copied, entry = self._copy(result[count:])
+                count += copied
+                if not self._advance(entry):
+                    break
+                continue
             block = self._ready.popleft()
             part = block[: frames - count]
             result[count : count + len(part)] = part
@@ -101,7 +106,10 @@ class FfmpegFile:
             return
         frame, packet = first
         here = round(before * self.sample_rate)
-        if frame.pts is not None:
+        time, exact = self._time(frame, packet, self.sample_rate)
+        if exact and time is not None:
+            here = int(time)
+        elif frame.pts is not None:
             here = round((float(frame.pts * frame.time_base) - self._start) * self.sample_rate)
         skip = _skipped(frame)[0]
         self._take(frame, packet)
@@ -135,6 +143,8 @@ class FfmpegFile:
         if stream.codec_context.name == "flac":
             stream.codec_context.options = {"err_detect": "crccheck"}
         stream.codec_context.flags2 |= Flags2.skip_manual  # so that padding in the wrong place costs nothing
+        self._codec = stream.codec_context
+        self._is_mpeg = self._codec.name.startswith(("mp1", "mp2", "mp3"))
         return stream
 
     def _restart(self) -> None:
@@ -145,7 +155,7 @@ class FfmpegFile:
         self._padding = 0  # samples to be left out where the stream ends
         self._withheld: np.ndarray | None = None
         self._resampler: Resampler | None = None
-        self._lossy_now = False  # whether a packet was damaged since the last frame
+        self._damaged = False  # whether a packet was damaged since the last frame
         self._produced = 0
 
     def _decoded(self) -> Iterator[tuple[av.AudioFrame, av.Packet | None]]:
@@ -155,36 +165,60 @@ class FfmpegFile:
             try:
                 for packet in self._container.demux(self._stream):
                     failures = 0
-                    for number, frame in enumerate(self._decode(packet)):
-                        if frame.is_corrupt:
-                            self.damage.packets += 1
-                        yield frame, packet if number == 0 else None
+                    try:
+                        frames = packet.decode()
+                    except MemoryError:
+                        raise
+                    except Exception as error:  # noqa: BLE001 - of any kind: the next packet may be whole
+                        self._lose(packet, error)
+                        continue
+                    for frame in frames:
+                        yield frame, packet if frame is frames[0] else None
                 return
             except (UserError, MemoryError):
                 raise
-            except Exception as error:  # noqa: BLE001 - of any kind: the demuxer goes on behind what it cannot read
+            except Exception as error:  # noqa: BLE001 - of any kind: the demuxer goes on behind it
                 logging.debug("%s: %s", self._path, error)
                 failures += 1
-                self._lossy_now = True
+                self._damaged = True
         self.damage.packets += 1
 
-    def _decode(self, packet: av.Packet) -> list[av.AudioFrame]:
-        try:
-            return packet.decode()
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - of any kind: the packet is lost, the next may be whole
-            logging.debug("%s: %s", self._path, error)
-            if not bytes(memoryview(packet)[:3]).startswith(_TAGS):
-                self.damage.packets += 1
-                self._lossy_now = True
-                if self._format in _WITHOUT_CLOCK and packet.duration:
-                    self.damage.left_out += float(packet.duration * packet.time_base)
-            return []
+    def _lose(self, packet: av.Packet, error: Exception) -> None:
+        logging.debug("%s: %s", self._path, error)
+        if bytes(memoryview(packet)[:3]).startswith(_TAGS):
+            return
+        self.damage.packets += 1
+        self._damaged = True
+        if self._format in _WITHOUT_CLOCK and packet.duration:
+            self.damage.left_out += float(packet.duration * packet.time_base)
 
-    def _advance(self) -> bool:
-        """Makes more samples ready; false at the end."""
-        entry = next(self._frames, None)
+    def _copy(
+        self, result: Float[np.ndarray, "T C"]
+    ) -> tuple[int, tuple[av.AudioFrame, av.Packet | None] | None]:
+        """Copies frames about which there is nothing special; gives their samples, and the next frame.
+
+        A song has ten thousand frames of MP3: what is done with each counts as much as decoding it.
+        """
+        as_begun = self._now == (self.sample_rate, self.channels)
+        if not (self._is_plain and as_begun) or self._skip or self._padding:
+            return 0, next(self._frames, None)
+        count, entry = 0, None
+        for entry in self._frames:
+            frame = entry[0]
+            planes, length = frame.planes, frame.samples
+            special = len(frame.side_data) or frame.is_corrupt or len(planes) != self.channels
+            if special or count + length > len(result) or self._rate(frame) != self.sample_rate:
+                break
+            for channel, plane in enumerate(planes):
+                result[count : count + length, channel] = np.frombuffer(plane, np.float32, length)
+            count += length
+        else:
+            entry = None
+        self._produced += count
+        return count, entry
+
+    def _advance(self, entry: tuple[av.AudioFrame, av.Packet | None] | None) -> bool:
+        """Makes the samples of a frame ready; false at the end."""
         if entry is not None:
             self._take(*entry)
             return True
@@ -195,6 +229,8 @@ class FfmpegFile:
         return False
 
     def _take(self, frame: av.AudioFrame, packet: av.Packet | None) -> None:
+        if frame.is_corrupt:
+            self.damage.packets += 1
         audio = _samples(frame)
         rate = self._rate(frame)
         form = rate, audio.shape[1]
@@ -232,7 +268,7 @@ class FfmpegFile:
 
     def _gap(self, frame: av.AudioFrame, packet: av.Packet | None, rate: int) -> int:
         """Samples that are missing before a frame, by the times that the file states."""
-        expected, damaged, self._lossy_now = self._next_time, self._lossy_now, False
+        expected, damaged, self._damaged = self._next_time, self._damaged, False
         time, exact = self._time(frame, packet, rate)
         if time is None:
             if expected is not None:
@@ -256,7 +292,7 @@ class FfmpegFile:
 
     def _time(self, frame: av.AudioFrame, packet: av.Packet | None, rate: int) -> tuple[float | None, bool]:
         """When a frame begins, in its samples, and whether that is exact."""
-        if self._format == "flac":
+        if self._codec.name == "flac":
             if packet is None:  # a damaged packet may hold more frames than the one that it names
                 return None, False
             return flac_frames.first_sample(bytes(memoryview(packet)[:16]), self._block_size), True
@@ -293,8 +329,7 @@ class FfmpegFile:
 
     def _rate(self, frame: av.AudioFrame) -> int:
         """Of a frame, in Hz; FFmpeg's MPEG decoders give a frame the rate of the one before."""
-        codec = self._stream.codec_context
-        return codec.sample_rate if codec.name.startswith(("mp1", "mp2", "mp3")) else frame.sample_rate
+        return self._codec.sample_rate if self._is_mpeg else frame.sample_rate
 
     def _put(self, audio: Float[np.ndarray, "T C"]) -> None:
         if len(audio):

@@ -123,26 +123,29 @@ class AudioReader:
 
     def _read_on(self, size: int) -> Float[np.ndarray, "T C"]:
         """As `read` of the source; a damaged FLAC goes on through FFmpeg, which passes over damage."""
-        if not isinstance(self._source, SndFile) or self._kind != "flac":
-            return self._source.read(size)
+        source = self._source
+        if not isinstance(source, SndFile) or self._kind != "flac":
+            return source.read(size)
         try:
-            block = self._source.read(size)
-            if len(block) == size or self._position + len(block) >= self.announced:
+            block = source.read(size)
+            if len(block) == size or self._position + len(block) >= source.count():
                 return block
         except Exception as error:  # noqa: BLE001 - of any kind: FFmpeg decides what can still be read
             logging.debug("%s: %s", self.path, reason(error))
-        self._source.close()
-        self._source = FfmpegFile(self._file)
-        if len(self._source.read(self._position)) < self._position:
-            raise UserError("the part before cannot be read again")
+        self._go_on_with_ffmpeg()
         return self._source.read(size)
+
+    def _go_on_with_ffmpeg(self) -> None:
+        if isinstance(self._source, SndFile):
+            self._source.close()
+            self._source = FfmpegFile(self._file)
+            self._source.read(self._position)
 
     def _open(self) -> SndFile | FfmpegFile:
         path = self.path
-        if not standard_input.is_standard_input(path):
-            if path.is_dir():
-                raise UserError(f"{shown(path)}: is a folder, not an audio file")
-            path.stat()  # no such file, or no permission
+        if not standard_input.is_standard_input(path) and path.is_dir():
+            list(path.iterdir())  # no permission
+            raise UserError(f"{shown(path)}: is a folder, not an audio file")
         if standard_input.is_once_only(path):
             self._spool = standard_input.spooled(path)
             path = Path(self._spool.name)
@@ -155,16 +158,14 @@ class AudioReader:
             raise
 
     def _open_file(self, path: Path) -> SndFile | FfmpegFile:
-        if path.stat().st_size == 0:
+        head = containers.head(path)
+        if not head:
             raise UserError(f"{shown(self.path)}: is empty")
-        if containers.is_playlist(path):
+        if containers.is_playlist(head):
             raise UserError(f"{shown(self.path)}: is a playlist, not audio: give the files that it names")
-        self._kind = kind = containers.kind(path)
-        whole_flac = kind == "flac" and not containers.has_second_flac(path)
-        if whole_flac or kind not in ("", "flac"):
-            source = _sndfile(path, kind)
-            if source is not None:
-                return source
+        self._kind = kind = containers.kind(head)
+        if kind and (source := _sndfile(path, kind)) is not None:
+            return source
         try:
             source = FfmpegFile(path)
             if kind not in ("", "flac"):

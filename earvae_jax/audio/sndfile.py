@@ -1,5 +1,6 @@
 """Reading uncompressed files and FLAC through libsndfile."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -11,26 +12,48 @@ from earvae_jax.audio import containers
 from earvae_jax.audio.damage import Damage
 
 _NO_COUNT = 2**62  # libsndfile says as much or more for a length that it does not know
+_LOOK_BACK = 1 << 16  # bytes: more than libFLAC reads ahead
 
 
 class SndFile:
-    """A file that libsndfile reads, with the attributes and methods of `FfmpegFile`."""
+    """A file that libsndfile reads, with the attributes and methods of `FfmpegFile`.
+
+    FLACs that were joined to one file follow each other.
+
+    Raises:
+      Exception: whatever libsndfile raises, and for a joined FLAC of another rate or other channels.
+    """
 
     layout: tuple[str, ...] = ()
 
     def __init__(self, path: Path, kind: str):
-        self._file = soundfile.SoundFile(os.fsencode(path))
+        # By its number, which shows how far libsndfile has read.
+        self._number = os.open(path, os.O_RDONLY)
+        self._file = soundfile.SoundFile(self._number, closefd=True)
+        self._path, self._kind = path, kind
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.damage = Damage()
-        frames = self._file.frames
-        self.known = frames < _NO_COUNT
-        self.announced, notes = containers.promise(path, kind, frames if self.known else 0, self.sample_rate)
+        self.known = self._file.frames < _NO_COUNT
+        self._frames = self._file.frames  # of the parts that were opened
+        self._part: _From | None = None  # the file again, from a later part on
+
+    @functools.cached_property
+    def announced(self) -> int:
+        """Samples that the header promises, 0 where it does not; looked for when it is asked."""
+        if self._part is not None:
+            return self._frames
+        announced, notes = containers.promise(self._path, self._kind, self.count(), self.sample_rate)
         self.damage.notes += notes
+        return announced
 
     def read(self, frames: int) -> Float[np.ndarray, "T C"]:
         """The next `frames` samples, fewer only at the end of the file."""
-        return self._file.read(frames, dtype="float32", always_2d=True)
+        block = self._file.read(frames, dtype="float32", always_2d=True)
+        while len(block) < frames and self._kind == "flac" and self._next_part():
+            more = self._file.read(frames - len(block), dtype="float32", always_2d=True)
+            block = np.concatenate([block, more])
+        return block
 
     def seek(self, sample: int) -> None:
         """Goes on at a sample."""
@@ -38,8 +61,55 @@ class SndFile:
 
     def count(self) -> int:
         """Samples that the file holds by its header."""
-        return self._file.frames if self.known else 0
+        return self._frames if self.known else 0
 
     def close(self) -> None:
         """Releases the file."""
         self._file.close()
+        if self._part is not None:
+            self._part.close()
+
+    def _next_part(self) -> bool:
+        """Whether another FLAC follows, and is what is read from here on."""
+        part = self._part
+        read_to = os.lseek(self._number, 0, os.SEEK_CUR) if part is None else part.read_to()
+        begun = 0 if part is None else part.start
+        place = containers.flac_behind(self._path, max(read_to - _LOOK_BACK, begun + 4))
+        if place is None:
+            return False
+        part = _From(self._path, place)
+        file = soundfile.SoundFile(part)
+        if (file.samplerate, file.channels) != (self.sample_rate, self.channels):
+            raise ValueError("a part has another rate or other channels")
+        self.close()
+        self._file, self._part = file, part
+        self._frames += file.frames
+        return True
+
+
+class _From:
+    """A file from some byte on, as if it began there; what soundfile needs of one."""
+
+    def __init__(self, path: Path, start: int):
+        self.start = start
+        self._file = path.open("rb")
+        self._file.seek(start)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset + self.start * (whence == os.SEEK_SET), whence) - self.start
+
+    def tell(self) -> int:
+        return self._file.tell() - self.start
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    def readinto(self, buffer) -> int:
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def read_to(self) -> int:
+        """The byte of the whole file up to which it was read."""
+        return self._file.tell()
