@@ -75,6 +75,8 @@ class FfmpegFile:
         self._is_plain = self._format in _GUESSED and frame.format.name == "fltp"
         self._block_size = frame.samples
         self.announced = self._announced()
+        if self._codec.name == "flac" and self.announced:
+            self._next_time = 0.0  # what is missing before the first frame
         self._take(frame, packet)
 
     def read(self, frames: int) -> Float[np.ndarray, "T C"]:
@@ -111,7 +113,7 @@ class FfmpegFile:
             here = int(time)
         elif frame.pts is not None:
             here = round((float(frame.pts * frame.time_base) - self._start) * self.sample_rate)
-        skip = _skipped(frame)[0]
+        skip = self._declared(frame)[0]
         self._take(frame, packet)
         self.read(max(0, sample - here - skip))
 
@@ -151,6 +153,7 @@ class FfmpegFile:
         self._frames = self._decoded()
         self._ready: deque[np.ndarray] = deque()
         self._next_time: float | None = None  # at which the next frame has to begin, in its samples
+        self._miscounted = 0
         self._skip = 0  # priming that is still to be taken off
         self._padding = 0  # samples to be left out where the stream ends
         self._withheld: np.ndarray | None = None
@@ -240,7 +243,7 @@ class FfmpegFile:
         if gap:
             self.damage.silence += gap / rate
             self._give(np.zeros((gap, audio.shape[1]), np.float32))
-        skip, discard = _skipped(frame)
+        skip, discard = self._declared(frame)
         self._skip += skip
         if self._skip:
             taken = min(self._skip, len(audio))
@@ -253,6 +256,21 @@ class FfmpegFile:
         if discard or self._padding:
             audio = self._without_padding(audio, discard)
         self._give(audio)
+
+    def _declared(self, frame: av.AudioFrame) -> tuple[int, int]:
+        """Samples of priming and padding that a frame begins and ends with, as the file says."""
+        if not len(frame.side_data):
+            return 0, 0
+        data = frame.side_data.get(SideData.SKIP_SAMPLES)
+        skip, discard = struct.unpack("<II", bytes(data)[:8]) if data is not None else (0, 0)
+        if self._format == "ogg":
+            # In a Vorbis of one page FFmpeg lets priming begin at the beginning and not before it: all times
+            # are too late by it, and at the end it counts as padding once more.
+            if skip and frame.pts is not None:
+                before = round((self._start - float(frame.pts * frame.time_base)) * frame.sample_rate)
+                self._miscounted = max(0, skip - max(0, before))
+            discard = max(0, discard - self._miscounted)
+        return skip, discard
 
     def _without_padding(self, audio: Float[np.ndarray, "T C"], discard: int) -> Float[np.ndarray, "T C"]:
         """Leaves padding out where it is: at the end of a link of Ogg, elsewhere at the end of the stream."""
@@ -380,11 +398,3 @@ def _samples(frame: av.AudioFrame) -> Float[np.ndarray, "T C"]:
     if array.dtype.kind == "i":
         return array * np.float32(2.0 ** (1 - 8 * array.dtype.itemsize))
     return array.astype(np.float32, copy=False)
-
-
-def _skipped(frame: av.AudioFrame) -> tuple[int, int]:
-    """Samples to be left out at the beginning and at the end of a frame."""
-    if not len(frame.side_data):
-        return 0, 0
-    data = frame.side_data.get(SideData.SKIP_SAMPLES)
-    return struct.unpack("<II", bytes(data)[:8]) if data is not None else (0, 0)
