@@ -71,14 +71,21 @@ def _with_home(word: str) -> str:
 
 def _unforeseen(error: Exception) -> str:
     text = explained(error)
-    if "Unable to initialize backend" in text or "Unknown backend" in text:
-        wanted = os.environ.get("JAX_PLATFORMS", "")
-        return (
-            f"JAX finds no device for JAX_PLATFORMS={wanted}: unset it, or install the extra for it ({text})"
-        )
+    wanted = os.environ.get("JAX_PLATFORMS")
+    if wanted and not _has_devices():  # JAX says so in as many ways as it has versions
+        return f"JAX finds no device for JAX_PLATFORMS={wanted}: unset it, or install the extra for it"
     if "RESOURCE_EXHAUSTED" in text:
         return f"the device has too little memory: take a smaller --batch-size or data.batch_size ({text})"
     return f"{text} (unforeseen: EARVAE_DEBUG=1 shows where; please report it)"
+
+
+def _has_devices() -> bool:
+    import jax
+
+    try:
+        return bool(jax.devices())
+    except Exception:  # noqa: BLE001 - this is the question
+        return False
 
 
 def _run(arguments: argparse.Namespace) -> None:

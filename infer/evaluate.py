@@ -115,7 +115,8 @@ def evaluate_model(model: Model) -> Evaluation:
     for pair in tqdm.tqdm(model.pairs, desc=model.name, unit="file", disable=not interactive):
         try:
             audio = read_pair(pair)
-            with about(pair.reconstruction, "cannot be compared with its original"):
+            compared = about(pair.reconstruction, "cannot be compared with its original")
+            with compared, np.errstate(all="ignore"):  # what overflows is undefined
                 metrics = measure_pair(audio.original, audio.reconstruction, RATE)
         except UserError as error:
             failures[pair.name] = str(error)

@@ -10,6 +10,7 @@ from pathlib import Path
 import tqdm
 from absl import logging
 
+from earvae_jax.audio.standard_input import is_standard_input
 from earvae_jax.errors import UserError, shown
 
 from .pipeline import Task
@@ -129,7 +130,14 @@ def _is_there(job: Job, report: Report, overwrite: bool, made_by: Callable[[Path
     if overwrite or not os.path.lexists(job.output):
         return False
     maker = made_by(job.output)
-    if maker == this:
+    if is_standard_input(job.source):
+        logging.error(
+            "%s: its output %s is there already, perhaps of another recording: pass --overwrite",
+            job.source,
+            shown(job.output),
+        )
+        report.failed.append(job)
+    elif maker == this:
         report.skipped.append(job)
     elif not maker:
         logging.info(

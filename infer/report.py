@@ -5,6 +5,7 @@ import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from absl import logging
 
 from earvae_jax.atomic import replacing
@@ -64,7 +65,7 @@ def write_report(
     articles = {}
     for number, result in enumerate(shown, start=1):
         try:
-            with about(result.pair.reconstruction, "cannot be shown"):
+            with about(result.pair.reconstruction, "cannot be shown"), np.errstate(all="ignore"):
                 audio = read_pair(result.pair)
                 anchor = f"file-{number}"
                 articles[result.pair.name] = anchor, pair_article(result, audio, anchor, excerpt_seconds)

@@ -44,6 +44,6 @@ class Damage:
             return ""
         lost = self.silence + max(self.left_out, missing if missing > _TOLERANCE else 0.0)
         inside = f" ({self.silence:.2f} s of them replaced by silence)" if self.silence else ""
-        promise = "an unknown length" if announced is None else f"{announced:.2f} s"
+        promise = "no length" if announced is None else f"{announced:.2f} s"
         decoded = read - self.silence
         return f"{', '.join(faults)}; {promise} announced, {decoded:.2f} s read, {lost:.2f} s lost{inside}"
