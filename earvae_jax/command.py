@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from logging import INFO, LogRecord
@@ -34,7 +35,7 @@ _SUBCOMMANDS = {
     "benchmark": ("earvae_jax.infer.benchmark_command", "measure speed and memory on this machine"),
     "info": ("earvae_jax.infer.info_command", "print a checkpoint's config, sizes and provenance"),
 }
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_INTERRUPTED, _TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM, as shells report them
 
 
 def main() -> None:
@@ -95,6 +96,7 @@ def _run(arguments: argparse.Namespace) -> None:
     handler.setFormatter(_Line())
     handler.addFilter(_is_ours_or_serious)
     module, _ = _SUBCOMMANDS[arguments.command]
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         status = importlib.import_module(module).run(arguments)
     except UserError as error:
@@ -104,10 +106,21 @@ def _run(arguments: argparse.Namespace) -> None:
         logging.error("%s", _unforeseen(error))
         logging.debug("", exc_info=True)
         status = 2
+    except _TerminatedError:
+        logging.error("terminated; finished outputs are kept, the same command continues")
+        status = _TERMINATED
     except KeyboardInterrupt:
         logging.error("interrupted; finished outputs are kept, the same command continues")
         status = _INTERRUPTED
     sys.exit(status)
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+
+def _terminate(*_) -> NoReturn:
+    raise _TerminatedError
 
 
 def _is_ours_or_serious(record: LogRecord) -> bool:

@@ -159,11 +159,12 @@ class UnheardOfError(Exception):
 @pytest.mark.parametrize(
     "error",
     [
-        UnheardOfError("of\nthis"),
-        KeyError("x"),
-        MemoryError(),
-        UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "no"),
+        lambda: UnheardOfError("of\nthis"),
+        lambda: KeyError("x"),
+        MemoryError,
+        lambda: UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "no"),
     ],
+    ids=["unheard of", "key", "memory", "unicode"],
 )
 def test_no_exception_of_a_library_ends_a_run(earvae, small_checkpoint, tmp_path, monkeypatch, where, error):
     for name in ("a.wav", "c.wav"):
@@ -178,7 +179,7 @@ def test_no_exception_of_a_library_ends_a_run(earvae, small_checkpoint, tmp_path
     def failing(function, concerns):
         def wrapped(*arguments, **options):
             if concerns(*arguments):
-                raise error
+                raise error()
             return function(*arguments, **options)
 
         return wrapped

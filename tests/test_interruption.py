@@ -84,16 +84,23 @@ def test_killed_at_random_moments(command, music, small_checkpoint, tmp_path, ea
     assert len(finished(out)) == FILES and len(list(out.iterdir())) == FILES, "temporaries are left"
 
 
-@pytest.mark.parametrize("command", ["reconstruct", "encode"])
-def test_interrupted(command, small_checkpoint, tmp_path):
+@pytest.mark.parametrize(
+    ("command", "number", "status", "word"),
+    [
+        ("reconstruct", signal.SIGINT, 130, "interrupted"),
+        ("encode", signal.SIGINT, 130, "interrupted"),
+        ("encode", signal.SIGTERM, 143, "terminated"),
+    ],
+)
+def test_interrupted(command, number, status, word, small_checkpoint, tmp_path):
     # Long enough that a busy machine does not finish all of them before the signal arrives.
     out, samples = tmp_path / "out", 10 * SAMPLES
     process = start(make_music(tmp_path / "in", samples), out, small_checkpoint, command=command)
     wait_for_outputs(process, out, 1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, printed = process.communicate(timeout=60)
-    assert process.returncode == 130, printed
-    assert "interrupted; finished outputs are kept" in printed and "Traceback" not in printed
+    assert process.returncode == status, printed
+    assert f"{word}; finished outputs are kept" in printed and "Traceback" not in printed
     names = finished(out, samples)
     assert 1 <= len(names) < FILES
     assert len(list(out.iterdir())) == len(names), "a temporary is left"
