@@ -1,9 +1,10 @@
 """Kills, full disks and vanishing files, many times: `python tests/kills.py [--kills 100] [--seed 0]`.
 
-Encodes, reconstructs and trains in processes of their own, which are killed (SIGKILL, and one in five SIGTERM)
-at random moments of their lives; after each kill everything with a final name has to be whole. The same command
-then finishes, and its results have to be those of a run that nobody killed. On Linux, as root: the same on a disk
-that is full, and on one that cannot be written. Prints a table; the exit status is 1 if anything was found.
+Encodes, reconstructs and trains in processes of their own, which are killed (SIGKILL, and one in five
+SIGTERM) at random moments of their lives; after each kill everything with a final name has to be whole. The
+same command then finishes, and its results have to be those of a run that nobody killed. On Linux, as root:
+the same on a disk that is full, and on one that cannot be written. Prints a table; the exit status is 1 if
+anything was found.
 """
 
 import argparse
