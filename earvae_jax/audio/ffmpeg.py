@@ -160,6 +160,7 @@ class FfmpegFile:
         self._resampler: Resampler | None = None
         self._damaged = False  # whether a packet was damaged since the last frame
         self._produced = 0
+        self._good_bytes = self._lost_bytes = 0
 
     def _decoded(self) -> Iterator[tuple[av.AudioFrame, av.Packet | None]]:
         """All frames that can be decoded, the first of each packet with it."""
@@ -175,6 +176,7 @@ class FfmpegFile:
                     except Exception as error:  # noqa: BLE001 - of any kind: the next packet may be whole
                         self._lose(packet, error)
                         continue
+                    self._good_bytes += packet.size
                     for frame in frames:
                         yield frame, packet if frame is frames[0] else None
                 return
@@ -192,8 +194,7 @@ class FfmpegFile:
             return
         self.damage.packets += 1
         self._damaged = True
-        if self._format in _WITHOUT_CLOCK and packet.duration:
-            self.damage.left_out += float(packet.duration * packet.time_base)
+        self._lost_bytes += packet.size
 
     def _copy(
         self, result: Float[np.ndarray, "T C"]
@@ -225,11 +226,21 @@ class FfmpegFile:
         if entry is not None:
             self._take(*entry)
             return True
+        self._estimate_loss()
         rest, self._resampler = self._resampler, None
         if rest is not None:
             self._put(rest(np.zeros((0, self.channels), np.float32), last=True))
             return bool(self._ready)
         return False
+
+    def _estimate_loss(self) -> None:
+        """How much a raw stream has lost: bytes that gave nothing, as seconds at the rate of the others."""
+        if not (self._format in _GUESSED and self.damage.packets and self._good_bytes):
+            return
+        if self._format == "aac":  # its demuxer passes over what does not look like a packet
+            self._lost_bytes += max(0, self._container.size - self._good_bytes - self._lost_bytes)
+        seconds = self._produced / self.sample_rate
+        self.damage.left_out = seconds * self._lost_bytes / self._good_bytes
 
     def _take(self, frame: av.AudioFrame, packet: av.Packet | None) -> None:
         if frame.is_corrupt:
