@@ -65,7 +65,9 @@ def test_one_gradient_for_the_last_two_outputs(size):
         return pull([jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape) for y in found])[0]
 
     ours, expected = (jax.jit(functools.partial(gradient, f))(x) for f in (conv_stack, _directly))
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=PLANE_CONVOLUTION * float(jnp.abs(expected).max()))
+    np.testing.assert_allclose(
+        ours, expected, rtol=0, atol=PLANE_CONVOLUTION * float(jnp.abs(expected).max())
+    )
 
 
 @settings(max_examples=10, deadline=None)
