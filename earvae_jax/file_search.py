@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from earvae_jax.addresses import address
 from earvae_jax.errors import UserError
 
 
@@ -33,7 +34,7 @@ def find_files(
         elif given.exists():
             found.setdefault(given.resolve(), (given, Path(given.name)))
         else:
-            raise UserError(f"{given}: no such file or folder")
+            raise UserError(f"{address(given) or given}: no such file or folder")
     if not found:
         raise UserError(f"no {what} in {', '.join(map(str, inputs))}")
     return list(found.values())
