@@ -4,6 +4,7 @@ from pathlib import Path
 
 from absl import logging
 
+from earvae_jax.addresses import address
 from earvae_jax.errors import UserError
 
 _SCHEME = "hf://"
@@ -17,9 +18,11 @@ def local_path(source: str | Path) -> Path:
     Raises:
       UserError: the address is malformed, nothing stands there, or it cannot be reached.
     """
-    text = str(source)
-    if not text.startswith(_SCHEME):
+    text = address(source)
+    if text is None:
         return Path(source)
+    if not text.startswith(_SCHEME):
+        raise UserError(f"{text}: only hf:// addresses are fetched: download it and pass its path")
     owner, _, rest = text.removeprefix(_SCHEME).partition("/")
     repo, _, filename = rest.partition("/")
     repo, _, revision = repo.partition("@")

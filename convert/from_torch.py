@@ -8,6 +8,7 @@ import numpy as np
 from absl import logging
 
 from earvae_jax import checkpoints, parameters
+from earvae_jax.addresses import address
 from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError
 
@@ -49,7 +50,7 @@ def read(
         decided = from_file(given, file.tensors, stated) if given else from_tensors(file.tensors, stated)
         arrays = to_arrays(decided, file.tensors)
     except UserError as error:
-        raise UserError(f"{source}: {error}") from None
+        raise UserError(f"{address(source) or source}: {error}") from None
     _warn_of_non_finite(source, file.tensors)
     return TorchWeights(decided, arrays, file, published.name if published else None)
 
@@ -65,7 +66,7 @@ def convert(
     """Writes a checkpoint with the weights of a PyTorch file; arguments and errors as `read`."""
     weights = read(source, config=config, stated=stated)
     provenance = {
-        "source": str(source) if str(source).startswith("hf://") else weights.file.path.name,
+        "source": address(source) or weights.file.path.name,
         "source_sha256": weights.file.sha256,
         "source_prefix": weights.file.prefix,
         "published_name": weights.published_name,

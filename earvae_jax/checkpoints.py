@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import safetensors.flax
 from absl import logging
 
 from earvae_jax import demo
+from earvae_jax.addresses import address
 from earvae_jax.atomic import replacing
 from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError, shown
@@ -64,9 +66,14 @@ def save(
         again when loaded, and the fingerprint is that of the rounded ones.
 
     Raises:
-      UserError: something stands at `path` and `overwrite` is false, or the folder cannot be written.
+      UserError: something stands at `path` and `overwrite` is false, the folder cannot be written, or the
+        arguments are no path and model.
     """
-    path = Path(path)
+    if isinstance(path, EarVAE) and not isinstance(model, EarVAE):
+        raise UserError("the path comes first: save(path, model)")
+    if not isinstance(model, EarVAE):
+        raise UserError(f"save(path, model): the model is a {type(model).__name__}, not an EarVAE")
+    path = _local(path)
     if path.exists() and not overwrite:
         raise UserError(f"{path}: exists already; choose another name or pass --overwrite")
     if dtype != "float32" and path.suffix != ".safetensors":
@@ -180,7 +187,7 @@ def _existing(path: str | Path | None) -> Path:
                 "no checkpoint given, and this installation holds no demo model: pass --checkpoint"
             )
         return demo.MODEL
-    path = Path(path)
+    path = _local(path)
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint")
     if (path / _OF_A_RUN).is_file():
@@ -194,6 +201,22 @@ def _existing(path: str | Path | None) -> Path:
     if path.is_file() and path.suffix != ".safetensors":
         raise UserError(_FOREIGN.format(path=path))
     return path
+
+
+def _local(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise UserError(f"{type(path).__name__} is no path of a checkpoint")
+    remote = address(path)
+    if remote is None:
+        return Path(path)
+    raise UserError(
+        f"{remote}: a checkpoint is a local path; "
+        + (
+            f"for PyTorch weights on the Hub run: earvae convert from-torch {remote} DIR"
+            if remote.startswith("hf://")
+            else "download it and pass its path"
+        )
+    )
 
 
 def _directory_metadata(path: Path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from absl import logging
 
+from earvae_jax.addresses import address
 from earvae_jax.errors import UserError, shown
 
 STANDARD_INPUT = ("-", "/dev/stdin")
@@ -44,7 +45,7 @@ def find_files(
         elif os.path.lexists(given):
             found.setdefault(_identity(given), (given, Path(given.name)))
         else:
-            raise UserError(f"{shown(given)}: no such file or folder")
+            raise UserError(f"{shown(address(given) or given)}: no such file or folder")
     if not found:
         raise UserError(f"no {what} in {', '.join(map(shown, inputs))}")
     return list(found.values())

@@ -1,16 +1,17 @@
 """`Codec`: any length, exactly the whole-file answer, constant memory, all local devices."""
 
-import dataclasses
+import functools
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 from absl import logging
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from earvae_jax import demo
 from earvae_jax.audio.channels import to_channels
@@ -22,15 +23,19 @@ from earvae_jax.lengths import latents_of
 from earvae_jax.parameters import fingerprint, named_arrays
 from earvae_jax.vae import EarVAE
 
+from .audio_input import AudioInput, audio_input
 from .batching import Batcher
 from .compiled import CompiledModel
 from .cutting import Cut, cut_audio, cut_latents, latent_count
+from .latent_input import LatentInput, latent_input
 from .latents import Latents
+from .listed import Listed
 from .pipeline import NOT_FINITE, Pipeline, Task
 from .receptive_field import decoder_context, encoder_context
 from .tiling import Tiling, sizes_for
 
 LatentKind = Literal["mean", "sample"]
+Given = ArrayLike | os.PathLike[str]  # torch tensors, `Latents` and text among them
 _NOISE_BLOCK = 1024  # latents whose noise comes from one key
 _GIGABYTE = 1 << 30
 
@@ -62,6 +67,8 @@ class Codec:
         model_fingerprint: str | None = None,
         model_name: str = "",
     ):
+        if not isinstance(model, EarVAE):
+            raise UserError(f"Codec takes an EarVAE, not a {type(model).__name__}; Codec.load takes a path")
         enable_compilation_cache()
         self.config = model.config
         rate = sample_rate or model.config.sample_rate
@@ -85,41 +92,74 @@ class Codec:
         return cls(model, model_fingerprint=info.fingerprint, model_name=name, **options)
 
     def encode(
-        self, audio: Float[np.ndarray, "T C"], *, sample_rate: int | None = None, name: str = ""
-    ) -> Latents:
+        self, audio: Given | Sequence[Given], *, sample_rate: int | None = None, name: str = ""
+    ) -> Latents | list[Latents]:
         """Latents of audio at any rate, mono or in the model's channels; N = ⌈T·rate/sample_rate / ratio⌉.
 
+        Args:
+          audio: [T, C], or [T] for mono; NumPy's, JAX's or torch's, of floats or of integer PCM, which is
+            scaled (`audio_input`). Or the path of a file. Or a list of any of these, which gives a list in
+            the same order; the windows of all of them share batches.
+          sample_rate: of arrays, in Hz; default: the model's. A file knows its own.
+          name: goes into the latents; default: that of the file.
+
         Raises:
-          UserError: audio of another shape, empty, or not finite.
+          UserError: audio of another kind or shape, empty, or not finite; a file that cannot be read. What is
+            wrong with an item of a list begins with its place, as in audio[3].
         """
-        results: list[Latents] = []
-        self._run_one(Task(name, audio=self._array(audio, sample_rate), keep=results.append))
-        return results[0]
 
-    def decode(self, latents: Latents | Float[np.ndarray, "N D"]) -> Float[np.ndarray, "T C"]:
-        """Audio of the length, rate and channels that were encoded.
+        def task(item: AudioInput, keep: Callable[[Latents], None]) -> Task:
+            return Task(name or item.name, audio=item.open, keep=keep)
 
-        A plain array [N, D] gives N·ratio samples at the model's rate.
+        inputs = self._audio_inputs(audio, sample_rate)
+        return self._results(inputs, task)
+
+    def decode(
+        self, latents: Given | Sequence[Given]
+    ) -> Float[np.ndarray, "T C"] | list[Float[np.ndarray, "T C"]]:
+        """Audio of the length, rate and channels that were encoded, [T, 1] where that was mono.
+
+        Args:
+          latents: what `encode` gave; the path of a file that `earvae encode` wrote; a plain array of floats
+            [N, D], which gives N·ratio samples at the model's rate; or a list of any of these, which gives a
+            list.
+
+        Raises:
+          UserError: latents of another model, kind or shape; a file that cannot be read. For an item of a
+            list as in `encode`.
         """
-        if not isinstance(latents, Latents):
-            latents = self._plain(np.asarray(latents, np.float32))
-        return self._collect(Task(latents.name, latents=lambda: latents))
+
+        def task(item: LatentInput, keep: Callable[[np.ndarray], None]) -> Task:
+            return Task("", latents=item.read, write=_gathering(keep))
+
+        options = {"dim": self.config.latent_dim, "describe": self._described_latents}
+        inputs = Listed.of(latents, "latents", functools.partial(latent_input, **options))
+        return self._results(inputs, task)
 
     def reconstruct(
         self,
-        audio: Float[np.ndarray, "T C"],
+        audio: Given | Sequence[Given],
         *,
         sample_rate: int | None = None,
         latent: LatentKind = "mean",
         seed: int = 0,
         name: str = "",
-    ) -> Float[np.ndarray, "T C"]:
-        """Encodes and decodes; same length, rate and channels as given.
+    ) -> Float[np.ndarray, "T C"] | list[Float[np.ndarray, "T C"]]:
+        """Encodes and decodes; arguments and errors as `encode`. Shape and rate are those that were given.
 
+        The result is float32 of full scale 1 in NumPy, whatever came in: [T] for [T], [T, C] for a file.
         Sampled latents take noise that depends on seed, name and latent index alone.
         """
-        source = self._array(audio, sample_rate)
-        return self._collect(Task(name, audio=source, latent=latent, seed=seed))
+
+        def task(item: AudioInput, keep: Callable[[np.ndarray], None]) -> Task:
+            def keep_shape(audio: np.ndarray) -> None:
+                keep(audio[:, 0] if item.flat else audio)
+
+            write = _gathering(keep_shape)
+            return Task(name or item.name, audio=item.open, write=write, latent=latent, seed=seed)
+
+        inputs = self._audio_inputs(audio, sample_rate)
+        return self._results(inputs, task)
 
     def run(self, tasks: Iterable[Task], done: Callable[[int, UserError | None], None]) -> None:
         """Runs many tasks; windows of different files share batches, reading and writing overlap computing.
@@ -212,48 +252,33 @@ class Codec:
         )
         return dataclasses.replace(latents, samples=length)
 
-    def _plain(self, mean: Float[np.ndarray, "N D"]) -> Latents:
-        if mean.ndim != 2 or not len(mean):
-            raise UserError(f"latents have shape {mean.shape}; expected [latents, {self.config.latent_dim}]")
+    def _audio_inputs(self, audio: Any, sample_rate: int | None) -> Listed[AudioInput]:
+        options = {"channels": self.config.io_channels, "default_rate": self.sample_rate}
+        return Listed.of(audio, "audio", functools.partial(audio_input, sample_rate=sample_rate, **options))
+
+    def _described_latents(self, mean: Float[np.ndarray, "N D"]) -> Latents:
         samples = len(mean) * self.config.downsampling_ratio
-        channels = self.config.io_channels
         return Latents(
             mean,
             np.zeros_like(mean),
             self.sample_rate,
             samples,
-            channels,
+            self.config.io_channels,
             self.model_fingerprint,
             model_name=self.model_name,
         )
 
-    def _collect(self, task: Task) -> Float[np.ndarray, "T C"]:
-        blocks: list[np.ndarray] = []
+    def _results(self, inputs: Listed, task: Callable[[Any, Callable[[Any], None]], Task]) -> Any:
+        """What the tasks of all inputs keep, a list for a list."""
+        results: list[Any] = [None] * len(inputs.items)
 
-        def write(items: Iterator[np.ndarray], latents: Latents) -> None:
-            blocks.extend(items)
-
-        self._run_one(dataclasses.replace(task, write=write))
-        return np.concatenate(blocks)
-
-    def _run_one(self, task: Task) -> None:
-        def done(_: int, error: UserError | None) -> None:
+        def done(place: int, error: UserError | None) -> None:
             if error is not None:
-                raise error
+                raise inputs.explained(place, error, inputs.items[place].shown) from None
 
-        self.run([task], done)
-
-    def _array(
-        self, audio: Float[np.ndarray, "T C"], sample_rate: int | None
-    ) -> "Callable[[], _ArrayReader]":
-        audio = np.asarray(audio, np.float32)
-        if audio.ndim != 2:
-            raise UserError(f"audio has shape {audio.shape}; expected [samples, channels]")
-        if not len(audio):
-            raise UserError("audio holds no samples")
-        if not np.isfinite(audio).all():
-            raise UserError(f"audio holds {int(np.sum(~np.isfinite(audio)))} NaN or infinite samples")
-        return lambda: _ArrayReader(audio, sample_rate or self.sample_rate)
+        keeps = (functools.partial(results.__setitem__, place) for place in range(len(results)))
+        self.run(map(task, inputs.items, keeps), done)
+        return inputs.answer(results)
 
     def _batch_size(self, asked: int | Literal["auto"], largest: int) -> int:
         devices = self.compiled.devices
@@ -272,19 +297,10 @@ def _described(name: str, model_fingerprint: str) -> str:
     return f"{name or 'a model without a name'} ({model_fingerprint[:12]}…)"
 
 
-class _ArrayReader:
-    """An array with the reading interface of `AudioReader`."""
+def _gathering(keep: Callable[[Float[np.ndarray, "T C"]], None]):
+    """A writer that keeps all decoded blocks as one array."""
 
-    def __init__(self, audio: Float[np.ndarray, "T C"], sample_rate: int):
-        self.sample_rate, self.channels = sample_rate, audio.shape[1]
-        self._audio = audio
+    def write(blocks: Iterator[np.ndarray], _: Latents) -> None:
+        keep(np.concatenate(list(blocks)))
 
-    def __enter__(self) -> "_ArrayReader":
-        return self
-
-    def __exit__(self, *exception) -> None:
-        pass
-
-    def blocks(self, size: int) -> Iterator[Float[np.ndarray, "T C"]]:
-        for start in range(0, len(self._audio), size):
-            yield self._audio[start : start + size]
+    return write

@@ -147,6 +147,22 @@ def test_foreign_files_are_refused_with_the_way_on(tmp_path, golden):
     assert "no such checkpoint" in refusal(tmp_path / "absent")
 
 
+def test_arguments_in_another_order_or_of_another_kind_are_told(tmp_path):
+    model = small_models.model(small_models.config())
+    path = tmp_path / "model.safetensors"
+    for function, arguments, message in (
+        (checkpoints.save, (model, path), "the path comes first: save(path, model)"),
+        (checkpoints.save, (model, str(path)), "the path comes first: save(path, model)"),
+        (checkpoints.save, (path, model.config), "the model is a ModelConfig, not an EarVAE"),
+        (checkpoints.save, (3, model), "int is no path of a checkpoint"),
+        (checkpoints.load, (model,), "EarVAE is no path of a checkpoint"),
+    ):
+        with pytest.raises(UserError) as caught:
+            function(*arguments)
+        assert message in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

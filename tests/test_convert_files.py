@@ -8,13 +8,14 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-import safetensors.torch
 from tolerances import FOLDED_WEIGHT
 
 from earvae_jax.errors import UserError
 from earvae_jax.parameters import build
 
 torch = pytest.importorskip("torch")
+
+import safetensors.torch  # noqa: E402
 
 from earvae_jax.convert import from_torch, state_dict, torch_model  # noqa: E402
 from earvae_jax.convert.config_from_tensors import Stated  # noqa: E402

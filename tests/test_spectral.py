@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import PHASE, SPECTRUM
@@ -26,6 +25,7 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
 )
 def test_stft_is_torchs(n_fft, hop, extra, shorter, center):
     """Any even size and hop, hops beyond the window, windows shorter than the frame."""
+    torch = pytest.importorskip("torch")
     audio = noise(2, n_fft + extra, 2)
     window_length = max(2, n_fft - shorter)
     ours = spectral.stft(
@@ -76,6 +76,7 @@ def test_phase_equals_the_angle_and_is_half_open():
 
 
 def test_phase_gradient_is_the_angles_and_zero_at_zero():
+    torch = pytest.importorskip("torch")
     numbers = noise(2, 1000)
 
     def turned(parts):

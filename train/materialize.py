@@ -19,6 +19,11 @@ def not_inlined(*static: str) -> Callable[[Callable], Callable]:
 
     A reader that transposes an activation, as the gradient of a kernel does, would else walk through all its
     ingredients against their order in memory, which took longer than the convolutions.
+
+    No two operands may be the same array, nor the same expression, which XLA makes one. Where the function
+    reads one of them element by element and the other at other places, XLA (seen in jax 0.10.2 and 0.11.2)
+    puts the result over the first, and the other is read from what is half overwritten. `__wrapped__` is the
+    function without the call.
     """
 
     def decorate(function):

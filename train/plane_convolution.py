@@ -206,9 +206,11 @@ def _backward(dilations, slope, saved, of_outputs):
         x, kernel, dilation = inputs[place], kernels[place], dilations[place]
         of_layers.append(_gradient_of_parameters(x, gradient, size=kernel.shape[:2], dilation=dilation))
         if place:
-            gradient = _gradient_before_activation(
-                gradient, kernel, x, of_outputs[place - 1], dilation=dilation, slope=slope
-            )
+            step = _gradient_before_activation
+            # What comes from outside may be one array for both outputs, which a call must not be given twice.
+            if place == len(kernels) - 1 and gradient.shape == x.shape:
+                step = step.__wrapped__
+            gradient = step(gradient, kernel, x, of_outputs[place - 1], dilation=dilation, slope=slope)
     of_input = _gradient_of_input(gradient, kernels[0], dilation=dilations[0])
     return of_input, tuple(reversed(of_layers))
 

@@ -1,0 +1,152 @@
+"""What people hand to the codec as audio: arrays of any kind, and paths."""
+
+import dataclasses
+import functools
+import numbers
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from earvae_jax.addresses import address
+from earvae_jax.arrays import full_scale, host_array, is_floating
+from earvae_jax.audio.reader import AudioReader
+from earvae_jax.errors import UserError
+
+from .pipeline import Reader
+
+_BLOCK = 1 << 20  # samples looked at at a time, so that an hour of int16 is never held as floats
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioInput:
+    """One piece of audio, not opened yet.
+
+    Attributes:
+      open: gives the reader.
+      name: of the file, "" for an array.
+      shown: what an error of it begins with.
+      flat: it is one dimension, [T].
+    """
+
+    open: Callable[[], AbstractContextManager[Reader]]
+    name: str = ""
+    shown: str = ""
+    flat: bool = False
+
+
+def audio_input(given: Any, *, channels: int, default_rate: int, sample_rate: Any = None) -> AudioInput:
+    """An array or a path.
+
+    Arrays are [T, C] or, mono, [T], and of:
+      floats of any width, full scale 1;
+      int8, int16 and int32 PCM, divided by its full scale (2^7, 2^15, 2^31);
+      uint8, uint16 and uint32 PCM, whose zero is in the middle: uint8 becomes (x − 128) / 128.
+
+    Args:
+      channels: of the model.
+      default_rate: of an array, in Hz, where `sample_rate` does not say it; a file knows its own.
+
+    Raises:
+      UserError: other numbers, another shape, no samples, some that are not finite, a `sample_rate` that is
+        none. What is wrong with a file shows when it is opened, a `sample_rate` that is not its own too.
+    """
+    rate = _rate(sample_rate)
+    if isinstance(given, (str, os.PathLike)):
+        path = local_path(given, "audio")
+        return AudioInput(functools.partial(_open, path, rate), path.name, str(path))
+    array = _samples(given, channels)
+    _check_finite(array)
+    flat = array.ndim == 1
+    array = array[:, None] if flat else array
+    return AudioInput(lambda: _ArrayReader(array, rate or default_rate), flat=flat)
+
+
+def local_path(given: str | os.PathLike, what: str) -> Path:
+    """The path, where it is no address."""
+    remote = address(given)
+    if remote is not None:
+        raise UserError(f"{remote}: only local files are read as {what}: download it and pass its path")
+    return Path(given)
+
+
+def to_amplitudes(block: np.ndarray) -> Float[np.ndarray, "..."]:
+    """Samples as float32 of full scale 1; see `audio_input`."""
+    if is_floating(block.dtype):
+        with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite, and refused as that
+            return np.asarray(block, np.float32)
+    scale = full_scale(block.dtype)
+    if block.dtype.kind == "u":  # with the highest bit turned over it is signed
+        block = (block ^ block.dtype.type(scale)).view(f"i{block.dtype.itemsize}")
+    return block.astype(np.float32) / np.float32(scale)
+
+
+def _samples(given: Any, channels: int) -> np.ndarray:
+    array = host_array(given, "audio")
+    shape, takes = list(array.shape), sorted({1, channels})
+    if array.ndim == 3:
+        raise UserError(
+            f"audio has shape {shape}; expected [samples, channels]: pass a batch as a list of arrays"
+        )
+    if array.ndim not in (1, 2):
+        raise UserError(f"audio has shape {shape}; expected [samples, channels], or [samples] for mono")
+    if array.ndim == 2 and shape[1] not in takes and 0 < shape[0] < shape[1]:
+        counts = " or ".join(map(str, takes))
+        raise UserError(
+            f"audio has shape {shape}; expected [samples, channels] with {counts} channels: if it is "
+            "[channels, samples], transpose it: audio.T"
+        )
+    if not array.size:
+        raise UserError("audio holds no samples")
+    if not is_floating(array.dtype):
+        full_scale(array.dtype)
+    return array
+
+
+def _check_finite(array: np.ndarray) -> None:
+    if is_floating(array.dtype):
+        blocks = (to_amplitudes(array[start : start + _BLOCK]) for start in range(0, len(array), _BLOCK))
+        count = sum(int(np.sum(~np.isfinite(block))) for block in blocks)
+        if count:
+            raise UserError(f"audio holds {count} NaN or infinite samples")
+
+
+def _rate(sample_rate: Any) -> int | None:
+    if sample_rate is None:
+        return None
+    is_number = isinstance(sample_rate, numbers.Real) and not isinstance(sample_rate, bool)
+    if not is_number or not 1 <= sample_rate < 2**31 or sample_rate != int(sample_rate):
+        raise UserError(f"sample_rate={sample_rate!r}: expected a whole number of Hz")
+    return int(sample_rate)
+
+
+def _open(path: Path, sample_rate: int | None) -> AudioReader:
+    reader = AudioReader(path)
+    if sample_rate not in (None, reader.sample_rate):
+        with reader:
+            raise UserError(
+                f"{path}: is at {reader.sample_rate} Hz, not at sample_rate={sample_rate}; a file needs none"
+            )
+    return reader
+
+
+class _ArrayReader:
+    """An array with the reading interface of `AudioReader`."""
+
+    def __init__(self, audio: np.ndarray, sample_rate: int):
+        self.sample_rate, self.channels = sample_rate, audio.shape[1]
+        self._audio = audio
+
+    def __enter__(self) -> "_ArrayReader":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        pass
+
+    def blocks(self, size: int) -> Iterator[Float[np.ndarray, "T C"]]:
+        for start in range(0, len(self._audio), size):
+            yield to_amplitudes(self._audio[start : start + size])
