@@ -16,6 +16,7 @@ from typing import NoReturn
 from absl import app, logging
 from absl.flags import argparse_flags
 
+from earvae_jax.borders import one_line, reason
 from earvae_jax.errors import UserError
 
 # Each module offers add_arguments(parser) and run(arguments) -> exit status; what is heavy to import waits
@@ -68,15 +69,28 @@ def _run(arguments: argparse.Namespace) -> None:
     except UserError as error:
         logging.error("%s", error)
         status = 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        logging.error("out of memory: %s", reason(error))
+        status = 1
     except KeyboardInterrupt:
         logging.error("interrupted; finished outputs are kept, the same command continues")
         status = _INTERRUPTED
     sys.exit(status)
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also of a device: XLA says so in a RuntimeError."""
+    return isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED")
+
+
 def _is_ours_or_serious(record: LogRecord) -> bool:
-    """Drops what JAX and Orbax tell about their ordinary work."""
-    return record.levelno > INFO or Path(record.pathname).parent in _own_folders()
+    """Drops what JAX and Orbax tell of their ordinary work, and Orbax of a damaged checkpoint."""
+    if Path(record.pathname).parent in _own_folders():
+        return True
+    told_by_us = record.name == "asyncio" or "/orbax/" in record.pathname
+    return record.levelno > INFO and not told_by_us
 
 
 @functools.cache
@@ -89,12 +103,12 @@ class _Parser(argparse_flags.ArgumentParser):
     """Says what is wrong with a call in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
 
 
 class _Line(logging.PythonFormatter):
-    """A message as one line, its level in front where it is not plain information."""
+    """A message; a warning or an error is one line, with its level in front."""
 
     def format(self, record: LogRecord) -> str:
         message = record.getMessage()
-        return message if record.levelno <= INFO else f"{record.levelname.lower()}: {message}"
+        return message if record.levelno <= INFO else f"{record.levelname.lower()}: {one_line(message)}"

@@ -168,7 +168,7 @@ def test_files_that_are_no_config_are_named(tmp_path, content):
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no such config file"):
         ModelConfig.from_json(tmp_path / "other.json")
-    with pytest.raises(UserError, match="not a readable JSON file"):
+    with pytest.raises(UserError, match="a folder, not a config file"):
         ModelConfig.from_json(tmp_path)
 
 

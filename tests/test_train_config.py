@@ -91,7 +91,7 @@ def refusal(config_file, *overrides) -> str:
         ("adversarial.discriminator.n_ffts=64", "adversarial.discriminator.n_ffts is 64; expected a list of"),
         ("adversarial=yes", 'adversarial is "yes"; expected an object or null'),
         ("seed=-1", "seed is -1; expected a number from 0 to 2147483647"),
-        ("seed=4294967296", "seed is 4294967296; expected a number from 0 to 2147483647"),
+        ("seed=4294967296", "seed is 4294967296; expected a whole number below 2^31"),
         ("steps=true", "steps is true; expected a whole number"),
         ("kl_weight=-1", "kl_weight is -1.0; expected 0 or a positive number"),
         ("ema_decay=1", "ema_decay is 1.0; expected a number in [0, 1)"),
