@@ -11,12 +11,17 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors
 from absl import logging
 
+from earvae_jax.borders import explaining
 from earvae_jax.errors import UserError, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NOT_ALLOWED = re.compile(r"GLOBAL (\S+)")
 _ANCHOR = "encoder.layers.0."  # in every model, with or without weight norm
@@ -45,14 +50,12 @@ def read(path: str | Path) -> WeightsFile:
       UserError: the file is missing, damaged, would run code, or holds no εar-VAE weights.
     """
     path = Path(path)
-    if not path.is_file():
-        reason = "a folder, not a weights file" if path.is_dir() else "no such weights file"
-        raise UserError(f"{path}: {reason}")
-    try:
+    with explaining(path, "cannot be read"):
+        if not path.is_file():
+            what = "a folder, not a weights file" if path.is_dir() else "no such weights file"
+            raise UserError(f"{path}: {what}")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     prefix = _prefix(path, tensors)
     if prefix:
@@ -65,17 +68,17 @@ def read(path: str | Path) -> WeightsFile:
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     # The flax interface knows bfloat16, which the numpy one does not.
-    try:
-        with safetensors.safe_open(str(path), "flax") as file:
-            tensors = {key: np.asarray(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    with (
+        explaining(path, "not a readable safetensors file"),
+        safetensors.safe_open(str(path), "flax") as file,
+    ):
+        tensors = {key: np.asarray(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
     # `safetensors.torch.save_model` stores a shared tensor once and notes the other keys.
     for key, kept in metadata.items():
         if key not in tensors and kept in tensors:
             tensors[key] = tensors[kept]
-    return {key: _float32(array) for key, array in tensors.items()}
+    return {key: _float32(path, key, array) for key, array in tensors.items()}
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
@@ -85,52 +88,72 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
     archive = magic == b"PK\x03\x04"
     if not archive and magic[:1] != b"\x80":
         raise UserError(f"{path}: neither a file of torch.save nor .safetensors")
-    try:
-        if archive:
-            with zipfile.ZipFile(path) as entries:
-                damaged = entries.testzip()
-            if damaged is not None:
-                logging.warning(
-                    "%s: the checksum of %s does not match, the file may be damaged", path, damaged
-                )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on odd formats; what comes of those is told below
+    if archive:
+        _check_archive(path)
+    with explaining(path, "truncated or damaged, or not written by torch.save"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on odd formats; what comes of those is told below
+        try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = _NOT_ALLOWED.search(str(error))
-        if named is None:
-            raise UserError(f"{path}: damaged, or not written by torch.save") from None
-        raise UserError(
-            f"{path}: refused: the file wants to run code ({named[1]}); where it comes from, save a plain "
-            "state dict: torch.save(model.state_dict(), PATH)"
-        ) from None
-    except (RuntimeError, EOFError, LookupError, ValueError, OSError, zipfile.BadZipFile):
-        raise UserError(f"{path}: truncated or damaged, or not written by torch.save") from None
-    tensors = {}
-    _flatten(torch.Tensor, "", content, tensors)
-    return {key: _float32(_as_numpy(torch, tensor)) for key, tensor in tensors.items()}
+        except pickle.UnpicklingError as error:
+            if (named := _NOT_ALLOWED.search(str(error))) is None:
+                raise UserError(f"{path}: damaged, or not written by torch.save") from None
+            raise UserError(
+                f"{path}: refused: the file wants to run code ({named[1]}); where it comes from, save a "
+                "plain state dict: torch.save(model.state_dict(), PATH)"
+            ) from None
+    tensors = _flat(torch.Tensor, content)
+    return {key: _float32(path, key, _as_numpy(torch, path, key, tensor)) for key, tensor in tensors.items()}
 
 
-def _flatten(tensor_type: type, prefix: str, content: object, into: dict) -> None:
+def _check_archive(path: Path) -> None:
+    """Tells of wrong checksums, and refuses compressed members, which may be of any size."""
+    with (
+        explaining(path, "truncated or damaged, or not written by torch.save"),
+        zipfile.ZipFile(path) as archive,
+    ):
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise UserError(f"{path}: a compressed archive, which torch.save does not write")
+        damaged = archive.testzip()
+    if damaged is not None:
+        logging.warning("%s: the checksum of %s does not match, the file may be damaged", path, damaged)
+
+
+def _flat(tensor_type: type, content: object) -> dict[str, "Tensor"]:
     """Tensors of nested dicts under dotted keys; whatever else a training checkpoint holds is passed over."""
-    if isinstance(content, tensor_type):
-        into[prefix] = content
-    elif isinstance(content, Mapping):
-        for key, value in content.items():
-            _flatten(tensor_type, f"{prefix}.{key}" if prefix else str(key), value, into)
+    tensors, waiting, seen = {}, [("", content)], set()
+    while waiting:
+        prefix, value = waiting.pop()
+        if isinstance(value, tensor_type):
+            tensors[prefix] = value
+        elif isinstance(value, Mapping) and id(value) not in seen:
+            seen.add(id(value))  # a dict may hold itself
+            inside = [(f"{prefix}.{key}" if prefix else str(key), part) for key, part in value.items()]
+            waiting += reversed(inside)
+    return tensors
 
 
-def _as_numpy(torch, tensor) -> np.ndarray:
-    tensor = tensor.detach()
-    if tensor.dtype.is_floating_point:
-        tensor = tensor.to(torch.float32)
-    return tensor.contiguous().numpy()
+def _as_numpy(torch, path: Path, key: str, tensor) -> np.ndarray:
+    """The values of a plain tensor; other kinds, which no weights have, are refused."""
+    plain = tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
+    if not plain or tensor.is_complex():
+        kind = "quantized" if tensor.is_quantized else f"{tensor.dtype} {tensor.layout} {tensor.device}"
+        raise UserError(f"{path}: {key} is no plain tensor of real numbers ({kind})")
+    with explaining(path, f"{key} cannot be read"):
+        tensor = tensor.detach()
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise UserError(f"{path}: {key} has {tensor.numel()} values, of which the file holds fewer")
+        if tensor.dtype.is_floating_point:
+            tensor = tensor.to(torch.float32)
+        return tensor.resolve_neg().contiguous().numpy()
 
 
-def _float32(array: np.ndarray) -> np.ndarray:
+def _float32(path: Path, key: str, array: np.ndarray) -> np.ndarray:
     if array.dtype == np.float32 or array.dtype.kind in "iub":
         return array
-    return array.astype(np.float32)
+    if array.dtype.kind == "c":
+        raise UserError(f"{path}: {key} is no plain tensor of real numbers ({array.dtype.name})")
+    with np.errstate(over="ignore"):  # what becomes infinite is told with the others that are
+        return array.astype(np.float32)
 
 
 def _prefix(path: Path, tensors: Mapping[str, np.ndarray]) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from earvae_jax import checkpoints
 from earvae_jax.atomic import replacing
+from earvae_jax.borders import exists
 from earvae_jax.errors import UserError, require
 from earvae_jax.parameters import named_arrays
 from earvae_jax.vae import EarVAE
@@ -34,9 +35,9 @@ def export(checkpoint: str | Path, output: str | Path, *, overwrite: bool = Fals
       UserError: no such checkpoint, or something stands at `output` already, or it cannot be written.
     """
     output = Path(output)
-    if output.is_dir():
+    if exists(output) and output.is_dir():
         raise UserError(f"{output}: is a folder; name the file to write, such as {output / 'weights.pyt'}")
-    if output.exists() and not overwrite:
+    if exists(output) and not overwrite:
         raise UserError(f"{output}: exists already; choose another name or pass --overwrite")
     torch = require("torch", extra="torch")
     state = state_dict(checkpoints.load(checkpoint))

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ import safetensors
 import safetensors.flax
 from absl import logging
 
-from earvae_jax import demo
+from earvae_jax import demo, orbax_folders
 from earvae_jax.addresses import address
 from earvae_jax.atomic import replacing
+from earvae_jax.borders import exists, explaining, parse_json, reason, shown
 from earvae_jax.config import ModelConfig
-from earvae_jax.errors import UserError, shown
+from earvae_jax.errors import UserError
 from earvae_jax.parameters import build, differences, expected_arrays, fingerprint, named_arrays
 from earvae_jax.vae import EarVAE
 
@@ -74,7 +75,7 @@ def save(
     if not isinstance(model, EarVAE):
         raise UserError(f"save(path, model): the model is a {type(model).__name__}, not an EarVAE")
     path = _local(path)
-    if path.exists() and not overwrite:
+    if exists(path) and not overwrite:
         raise UserError(f"{path}: exists already; choose another name or pass --overwrite")
     if dtype != "float32" and path.suffix != ".safetensors":
         raise ValueError("only a .safetensors file can hold another dtype than float32")
@@ -100,7 +101,7 @@ def _write_directory(path: Path, arrays: Mapping[str, jax.Array], metadata: Mapp
     try:
         ocp.save(path.absolute(), arrays, custom_metadata=metadata)
     except ValueError as error:  # so TensorStore reports a full disk
-        raise OSError(_first_line(error)) from None
+        raise OSError(reason(error)) from None
     finally:
         # After a failure some of its threads may still be writing there.
         shutil.rmtree(path.with_name(path.name + ".orbax-checkpoint-tmp"), ignore_errors=True)
@@ -121,13 +122,14 @@ def load_with_info(path: str | Path | None = None) -> tuple[EarVAE, CheckpointIn
     path = _existing(path)
     if path.is_dir():
         metadata = _directory_metadata(path)
-        info = _info(path, (metadata.custom_metadata or {}).get(_KEY))
+        info = _info(path, _own_metadata(path, metadata))
         arrays = _load_directory(path, info.config, metadata.metadata)
     else:
         info = _info(path, _file_metadata(path))
-        arrays = safetensors.flax.load_file(str(path))
-        # The file may hold the arrays as bfloat16; the model is float32.
-        arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+        with explaining(path, "not a readable safetensors file"):
+            arrays = safetensors.flax.load_file(str(path))
+            # The file may hold the arrays as bfloat16; the model is float32.
+            arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
     try:
         return build(info.config, arrays), info
     except UserError as error:
@@ -138,46 +140,31 @@ def read_info(path: str | Path | None = None) -> CheckpointInfo:
     """Reads what stands beside the arrays of a checkpoint, and nothing else."""
     path = _existing(path)
     if path.is_dir():
-        return _info(path, (_directory_metadata(path).custom_metadata or {}).get(_KEY))
+        return _info(path, _own_metadata(path, _directory_metadata(path)))
     return _info(path, _file_metadata(path))
 
 
 def _info(path: Path, values: Mapping[str, Any] | None) -> CheckpointInfo:
     if values is None:
         raise UserError(f"{path}: a checkpoint, but not one of an εar-VAE model")
-    version = values.get("format_version")
-    if version != FORMAT_VERSION:
-        raise UserError(f"{path}: checkpoint format {version}; this version reads format {FORMAT_VERSION}")
+    with explaining(path, "damaged checkpoint metadata"):
+        version = values["format_version"]
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"{path}: checkpoint format {version!r}; this version reads format {FORMAT_VERSION}"
+            )
+        kept = values["config"], values["fingerprint"], values["provenance"]
+    if not isinstance(kept[1], str) or not isinstance(kept[2], dict):
+        raise UserError(f"{path}: damaged checkpoint metadata: the fingerprint or the provenance")
     try:
-        config = ModelConfig.from_dict(values["config"])
-        return CheckpointInfo(config, values["fingerprint"], values["provenance"])
-    except KeyError as error:
-        raise UserError(f"{path}: damaged checkpoint metadata: {error} is missing") from None
+        return CheckpointInfo(ModelConfig.from_dict(kept[0]), *kept[1:])
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
-# Errors that a damaged directory shows itself by: Orbax lets through whatever its parts raise.
-_DAMAGE = (ValueError, OSError, KeyError, TypeError, RuntimeError)
-
-
-@contextlib.contextmanager
-def explaining_damage(path: Path, advice: str = "") -> Iterator[None]:
-    """For reading a directory of Orbax: what a damaged one raises becomes one line that names it.
-
-    Raises:
-      UserError: instead of the many errors of Orbax; one raised inside passes.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        # What TensorStore says arrives wrapped in a bare Exception.
-        if type(error) is not Exception and not isinstance(error, _DAMAGE):
-            raise
-        reason = _first_line(error.__cause__ or error)
-        raise UserError(f"{path}: damaged checkpoint ({reason}){advice}") from None
+def explaining_damage(path: Path, advice: str = "") -> contextlib.AbstractContextManager[None]:
+    """For reading a directory of Orbax: what a damaged one raises becomes one line that names it."""
+    return explaining(path, "damaged checkpoint", advice)
 
 
 def _existing(path: str | Path | None) -> Path:
@@ -188,7 +175,7 @@ def _existing(path: str | Path | None) -> Path:
             )
         return demo.MODEL
     path = _local(path)
-    if not path.exists():
+    if not exists(path):
         raise UserError(f"{path}: no such checkpoint")
     if (path / _OF_A_RUN).is_file():
         logging.info("%s: the folder of a training run; its %s is taken", shown(path), _OF_A_RUN)
@@ -222,33 +209,35 @@ def _local(path: str | os.PathLike[str]) -> Path:
 def _directory_metadata(path: Path):
     from orbax.checkpoint import v1 as ocp
 
-    # Orbax reports a damaged checkpoint by whichever error its parts raise; ValueError covers its own
-    # layout errors and broken JSON.
-    try:
+    orbax_folders.check(path, values=False)
+    with explaining(path, "not a readable checkpoint"):
         return ocp.metadata(path.absolute())
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)})") from None
+
+
+def _own_metadata(path: Path, metadata) -> dict[str, Any] | None:
+    with explaining_damage(path):
+        return (metadata.custom_metadata or {}).get(_KEY)
 
 
 def _file_metadata(path: Path) -> dict[str, Any] | None:
-    try:
-        with safetensors.safe_open(str(path), "numpy") as file:
-            text = (file.metadata() or {}).get(_KEY)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({_first_line(error)})") from None
+    with (
+        explaining(path, "not a readable safetensors file"),
+        safetensors.safe_open(str(path), "numpy") as file,
+    ):
+        text = (file.metadata() or {}).get(_KEY)
     if text is None:
         raise UserError(_FOREIGN.format(path=path))
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: damaged checkpoint metadata: {error}") from None
+    return parse_json(text, path, "damaged checkpoint metadata")
 
 
 def _load_directory(path: Path, config: ModelConfig, found: Mapping) -> dict[str, jax.Array]:
     from orbax.checkpoint import v1 as ocp
 
     expected = expected_arrays(config)
+    orbax_folders.check(path)
     with explaining_damage(path):
+        if found is None:
+            raise UserError(f"{path}: damaged checkpoint (its arrays cannot be listed)")
         # Orbax ignores some wrong targets without a word: compare before loading.
         problems = differences(expected, found)
         if problems:
@@ -259,7 +248,3 @@ def _load_directory(path: Path, config: ModelConfig, found: Mapping) -> dict[str
             for name, array in expected.items()
         }
         return ocp.load(path.absolute(), target)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -20,7 +20,8 @@ from typing import NoReturn
 from absl import app, logging
 from absl.flags import argparse_flags
 
-from earvae_jax.errors import UserError, explained
+from earvae_jax.borders import explained, one_line, reason
+from earvae_jax.errors import UserError
 
 # Each module offers add_arguments(parser) and run(arguments) -> exit status; what is heavy to import waits
 # until run.
@@ -75,8 +76,8 @@ def _unforeseen(error: Exception) -> str:
     wanted = os.environ.get("JAX_PLATFORMS")
     if wanted and not _has_devices():  # JAX says so in as many ways as it has versions
         return f"JAX finds no device for JAX_PLATFORMS={wanted}: unset it, or install the extra for it"
-    if "RESOURCE_EXHAUSTED" in text:
-        return f"the device has too little memory: take a smaller --batch-size or data.batch_size ({text})"
+    if _is_out_of_memory(error):
+        return f"out of memory: a smaller --batch-size or data.batch_size takes less ({reason(error)})"
     return f"{text} (unforeseen: EARVAE_DEBUG=1 shows where; please report it)"
 
 
@@ -105,7 +106,7 @@ def _run(arguments: argparse.Namespace) -> None:
     except Exception as error:  # noqa: BLE001 - nobody is to be left with a traceback
         logging.error("%s", _unforeseen(error))
         logging.debug("", exc_info=True)
-        status = 2
+        status = 1 if _is_out_of_memory(error) else 2
     except _TerminatedError:
         logging.error("terminated; finished outputs are kept, the same command continues")
         status = _TERMINATED
@@ -123,9 +124,17 @@ def _terminate(*_) -> NoReturn:
     raise _TerminatedError
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also of a device: XLA says so in a RuntimeError."""
+    return isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED")
+
+
 def _is_ours_or_serious(record: LogRecord) -> bool:
-    """Drops what JAX and Orbax tell about their ordinary work."""
-    return record.levelno > INFO or Path(record.pathname).parent in _own_folders()
+    """Drops what JAX and Orbax tell of their ordinary work, and Orbax of a damaged checkpoint."""
+    if Path(record.pathname).parent in _own_folders():
+        return True
+    told_by_us = record.name == "asyncio" or "/orbax/" in record.pathname
+    return record.levelno > INFO and not told_by_us
 
 
 @functools.cache
@@ -138,14 +147,15 @@ class _Parser(argparse_flags.ArgumentParser):
     """Says what is wrong with a call in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
 
 
 class _Line(logging.PythonFormatter):
-    """A message as one line, its level in front where it is not plain information."""
+    """A message; a warning or an error is one line, with its level in front."""
 
     def format(self, record: LogRecord) -> str:
         message = record.getMessage()
-        if record.exc_info and record.levelno < INFO:
-            message = f"{message}\n{self.formatException(record.exc_info)}"
-        return message if record.levelno == INFO else f"{record.levelname.lower()}: {message}"
+        if record.levelno < INFO:
+            trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+            return f"debug: {message}{trace}"
+        return message if record.levelno == INFO else f"{record.levelname.lower()}: {one_line(message)}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import dacite
 
+from earvae_jax.borders import read_json
 from earvae_jax.errors import UserError
 
 # Options that the published code names but cannot run, with the reason. A false value asks for nothing.
@@ -19,6 +20,24 @@ _UNREACHABLE = {
     "global_cond_dim": "nothing gives the transformer a global condition",
     "natten_kernel_size": "neighbourhood attention is not reachable in the published code",
 }
+
+
+# Sizes beyond these are slips or damage; some would take days or all of the memory before anything is said.
+_WIDEST = 1 << 16  # channels of a level, numbers of a latent, inner width of a transformer
+_MOST_CHANNELS = 1 << 10  # of audio
+_LARGEST_RATIO = 1 << 20  # samples per latent
+_DEEPEST = 1 << 10  # blocks of a transformer
+_LONGEST_KERNEL = 1 << 10
+_LONGEST_SEQUENCE = 1 << 24  # latents
+_HIGHEST_RATE = 1_000_000  # Hz
+
+
+def _check_size(name: str, size: int, largest: int) -> None:
+    _check(0 < size <= largest, f"{name} is {_short(size)}, not a number from 1 to {largest}")
+
+
+def _short(number: int) -> str:
+    return str(number) if abs(number) < 10**30 else f"a number of {number.bit_length()} bits"
 
 
 def _check(condition: bool, message: str) -> None:
@@ -93,7 +112,8 @@ class FeedForwardConfig:
     conv_kernel_size: int = 3  # width of those convolutions
 
     def __post_init__(self):
-        _check(self.mult > 0, f"ff_kwargs: mult is {self.mult}, not positive")
+        _check_size("ff_kwargs: mult", self.mult, _WIDEST)
+        _check_size("ff_kwargs: conv_kernel_size", self.conv_kernel_size, _LONGEST_KERNEL)
         _check(
             not self.use_conv or self.conv_kernel_size % 2 == 1,
             f"ff_kwargs: conv_kernel_size {self.conv_kernel_size} is even, which changes the length",
@@ -125,8 +145,9 @@ class TransformerConfig:
     norm_kwargs: NormConfig = NormConfig()
 
     def __post_init__(self):
-        _check(self.depth > 0, f"transformer depth is {self.depth}, not positive")
-        _check(self.dim_heads > 0, f"dim_heads is {self.dim_heads}, not positive")
+        _check_size("transformer depth", self.depth, _DEEPEST)
+        _check_size("dim_heads", self.dim_heads, _WIDEST)
+        _check_size("abs_pos_emb_max_length", self.abs_pos_emb_max_length, _LONGEST_SEQUENCE)
         _check(
             not (self.use_sinusoidal_emb and self.use_abs_pos_emb),
             "use_sinusoidal_emb and use_abs_pos_emb exclude each other",
@@ -156,6 +177,9 @@ class ModelConfig:
 
     def __post_init__(self):
         encoder, decoder = self.encoder, self.decoder
+        _check_size("downsampling_ratio", self.downsampling_ratio, _LARGEST_RATIO)
+        _check_size("latent_dim", self.latent_dim, _WIDEST)
+        _check_size("io_channels", self.io_channels, _MOST_CHANNELS)
         for name, half in (("encoder", encoder), ("decoder", decoder)):
             ratio = math.prod(half.strides)
             _check(
@@ -180,21 +204,16 @@ class ModelConfig:
                 self.latent_dim % self.transformer.dim_heads == 0,
                 f"latent_dim {self.latent_dim} is not a multiple of dim_heads {self.transformer.dim_heads}",
             )
-        _check(
-            self.sample_rate is None or self.sample_rate > 0,
-            f"sample_rate is {self.sample_rate}, not a positive number of Hz",
-        )
+            _check_size(
+                "ff_kwargs: the inner width", self.transformer.ff_kwargs.mult * self.latent_dim, 16 * _WIDEST
+            )
+        if self.sample_rate is not None:
+            _check_size("sample_rate", self.sample_rate, _HIGHEST_RATE)
 
     @classmethod
     def from_json(cls, path: str | Path) -> "ModelConfig":
         """Reads a published or own config file; a `UserError` names the file and the offending key."""
-        path = Path(path)
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such config file") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise UserError(f"{path}: not a readable JSON file ({error})") from None
+        values = read_json(path, "config file")
         try:
             return cls.from_dict(values)
         except UserError as error:
@@ -250,6 +269,9 @@ def _check_levels(name: str, half: EncoderConfig | DecoderConfig) -> None:
     _check(all(stride > 1 for stride in half.strides), f"{name}: strides {half.strides} must all be above 1")
     positive = (half.channels, half.latent_dim, *half.c_mults)
     _check(all(size > 0 for size in positive), f"{name}: channels, latent_dim and c_mults must be positive")
+    _check_size(f"{name}: latent_dim", half.latent_dim, 2 * _WIDEST)
+    for mult in (1, *half.c_mults):
+        _check_size(f"{name}: the width of a level", mult * half.channels, _WIDEST)
 
 
 def _unwrapped(name: str, values: Mapping[str, Any], beside: tuple[str, ...] = ()) -> dict[str, Any]:

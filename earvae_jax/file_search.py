@@ -8,7 +8,8 @@ from pathlib import Path
 from absl import logging
 
 from earvae_jax.addresses import address
-from earvae_jax.errors import UserError, shown
+from earvae_jax.borders import shown
+from earvae_jax.errors import UserError
 
 STANDARD_INPUT = ("-", "/dev/stdin")
 _ITS_NAME = Path("stdin")  # of the output for it

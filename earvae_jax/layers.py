@@ -75,8 +75,9 @@ class SnakeBeta(nnx.Module):
         """Keeps frequency and amplitude in place of α and β, for inference."""
         if not self.is_folded:  # a residual unit holds one activation twice
             alpha, beta = np.asarray(self.alpha[...]), np.asarray(self.beta[...])
-            self.folded_frequency = Buffer(constant(np.exp(alpha)))
-            self.folded_amplitude = Buffer(constant(1 / (np.exp(beta) + np.float32(1e-9))))
+            with np.errstate(all="ignore"):  # as for the convolutions' weights
+                self.folded_frequency = Buffer(constant(np.exp(alpha)))
+                self.folded_amplitude = Buffer(constant(1 / (np.exp(beta) + np.float32(1e-9))))
             del self.alpha, self.beta
             self.is_folded = True
 
@@ -174,8 +175,9 @@ class Conv(nnx.Module):
         # In numpy, since compiling a program for each shape would cost more than the arithmetic.
         gain, direction = np.asarray(self.gain[...]), np.asarray(self.direction[...])
         others = tuple(axis for axis in range(3) if axis != self._gain_axis)
-        norm = np.sqrt(np.sum(np.square(direction), axis=others, keepdims=True, dtype=np.float64))
-        return direction * (np.expand_dims(gain, others) / norm).astype(np.float32)
+        with np.errstate(all="ignore"):  # weights out of range show in the outputs
+            norm = np.sqrt(np.sum(np.square(direction), axis=others, keepdims=True, dtype=np.float64))
+            return direction * (np.expand_dims(gain, others) / norm).astype(np.float32)
 
     def _convolve(self, x: Float[Array, "B T I"]) -> Float[Array, "B T2 O"]:
         return conv1d(

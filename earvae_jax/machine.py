@@ -29,6 +29,14 @@ def memory() -> int:
     return _status("VmRSS") if Path("/proc/self/status").exists() else 0
 
 
+def physical_memory() -> int:
+    """Bytes of host memory that this machine has; 0 where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
 def release_freed_memory() -> None:
     """Gives back to the system what was freed: what a compiler leaves in the heap is no program's memory."""
     gc.collect()

@@ -4,12 +4,15 @@ A name is the path of the array in the module tree, such as `encoder.layers.1.la
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 
 import jax
 import numpy as np
 from flax import nnx
 
+from earvae_jax import machine
+from earvae_jax.borders import one_line
 from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError
 from earvae_jax.vae import EarVAE
@@ -26,6 +29,20 @@ def expected_arrays(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
         name: jax.ShapeDtypeStruct(variable.shape, variable.dtype)
         for name, variable in _variables(_abstract(config)).items()
     }
+
+
+def check_fits_in_memory(config: ModelConfig) -> None:
+    """For before random weights are made: they would take a machine's memory, and then be killed for it.
+
+    Raises:
+      UserError: the weights alone are larger than the memory of this machine.
+    """
+    size = sum(math.prod(array.shape) * array.dtype.itemsize for array in expected_arrays(config).values())
+    memory = machine.physical_memory()
+    if 0 < memory < size:
+        raise UserError(
+            f"the config asks for {size / 1e9:.1f} GB of weights; this machine has {memory / 1e9:.1f} GB"
+        )
 
 
 def build(config: ModelConfig, arrays: Mapping[str, jax.Array | np.ndarray]) -> EarVAE:
@@ -48,7 +65,7 @@ def differences(expected: Mapping, found: Mapping) -> list[str]:
     """A line for each missing, unexpected, mis-shaped or mistyped array in `found`."""
     missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
     problems = [f"missing {name} {_describe(expected[name])}" for name in sorted(missing)]
-    problems += [f"unexpected {name} {_describe(found[name])}" for name in sorted(extra)]
+    problems += [f"unexpected {one_line(name)} {_describe(found[name])}" for name in sorted(extra)]
     for name in sorted(expected.keys() & found.keys()):
         want, have = _describe(expected[name]), _describe(found[name])
         if want != have:

@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     from earvae_jax.compilation_cache import OFF, enable_compilation_cache
     from earvae_jax.config import ModelConfig
     from earvae_jax.errors import UserError
+    from earvae_jax.parameters import check_fits_in_memory
     from earvae_jax.vae import EarVAE
 
     from .benchmark import measure
@@ -54,7 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
         name, model = Path(arguments.checkpoint).name, checkpoints.load(arguments.checkpoint)
     else:
         path = arguments.config or resources.files("earvae_jax.configs") / f"{_DEFAULT_CONFIG}.json"
-        name, model = Path(str(path)).stem, EarVAE(ModelConfig.from_json(path), rngs=nnx.Rngs(0))
+        name, config = Path(str(path)).stem, ModelConfig.from_json(path)
+        try:
+            check_fits_in_memory(config)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        model = EarVAE(config, rngs=nnx.Rngs(0))
     result = measure(
         model,
         name=name,

@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike
 from earvae_jax import demo
 from earvae_jax.audio.channels import to_channels
 from earvae_jax.audio.resampling import Resampler, resampled_length
+from earvae_jax.borders import shown
 from earvae_jax.checkpoints import load_with_info
 from earvae_jax.compilation_cache import enable_compilation_cache
-from earvae_jax.errors import UserError, shown
+from earvae_jax.errors import UserError
 from earvae_jax.lengths import latents_of
 from earvae_jax.parameters import fingerprint, named_arrays
 from earvae_jax.vae import EarVAE

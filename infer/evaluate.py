@@ -16,7 +16,8 @@ from jaxtyping import Float
 from earvae_jax.atomic import replacing
 from earvae_jax.audio.reader import read
 from earvae_jax.audio.resampling import resample
-from earvae_jax.errors import UserError, about, reason, shown
+from earvae_jax.borders import explaining, reason, shown
+from earvae_jax.errors import UserError
 from earvae_jax.metrics import PairMetrics, measure_pair
 
 from .evaluate_pairs import Model, Pair
@@ -115,7 +116,7 @@ def evaluate_model(model: Model) -> Evaluation:
     for pair in tqdm.tqdm(model.pairs, desc=model.name, unit="file", disable=not interactive):
         try:
             audio = read_pair(pair)
-            compared = about(pair.reconstruction, "cannot be compared with its original")
+            compared = explaining(pair.reconstruction, "cannot be compared with its original")
             with compared, np.errstate(all="ignore"):  # what overflows is undefined
                 metrics = measure_pair(audio.original, audio.reconstruction, RATE)
         except UserError as error:

@@ -5,7 +5,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from earvae_jax.audio.search import find_audio
-from earvae_jax.errors import UserError, shown
+from earvae_jax.borders import shown
+from earvae_jax.errors import UserError
 
 SUFFIX = "_vae_rec"  # NAME.wav and NAME_vae_rec.wav, as the published evaluation pairs them
 

@@ -11,7 +11,8 @@ import tqdm
 from absl import logging
 
 from earvae_jax.audio.standard_input import is_standard_input
-from earvae_jax.errors import UserError, shown
+from earvae_jax.borders import shown
+from earvae_jax.errors import UserError
 
 from .pipeline import Task
 

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from earvae_jax.atomic import replacing
-from earvae_jax.errors import UserError, about, reason, shown
+from earvae_jax.borders import explaining, reason, shown
+from earvae_jax.errors import UserError
 
 from .made_with import made_with
 
@@ -86,7 +87,7 @@ def read_latents(path: str | Path) -> Latents:
     """
     path = Path(path)
     name = shown(path)
-    with about(path, "not a readable latent file"), _opened(path, name) as file:
+    with explaining(path, "not a readable latent file"), _opened(path, name) as file:
         missing = [key for key in ("mean", "metadata") if key not in file]
         if missing:
             raise UserError(f"{name}: not a latent file of this project: {' and '.join(missing)} missing")

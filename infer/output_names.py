@@ -6,7 +6,7 @@ from pathlib import Path
 
 from absl import logging
 
-from earvae_jax.errors import shown
+from earvae_jax.borders import shown
 
 from .jobs import Job
 

@@ -11,7 +11,8 @@ from jaxtyping import Float
 
 from earvae_jax.audio.channels import to_channels
 from earvae_jax.audio.resampling import Resampler
-from earvae_jax.errors import UserError, explained
+from earvae_jax.borders import explained
+from earvae_jax.errors import UserError
 
 from .cutting import Cut
 from .gathered import Gathered

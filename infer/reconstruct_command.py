@@ -48,7 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     from earvae_jax.audio.reader import AudioReader
     from earvae_jax.audio.search import EXTENSIONS, find_audio
     from earvae_jax.audio.standard_input import is_standard_input
-    from earvae_jax.errors import UserError, shown
+    from earvae_jax.borders import shown
+    from earvae_jax.errors import UserError
 
     from .audio_output import audio_writer
     from .jobs import Job, run_jobs, share, writable_folder

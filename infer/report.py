@@ -9,7 +9,8 @@ import numpy as np
 from absl import logging
 
 from earvae_jax.atomic import replacing
-from earvae_jax.errors import UserError, about, reason
+from earvae_jax.borders import explaining, reason
+from earvae_jax.errors import UserError
 
 from .evaluate import Evaluation, PairResult, evaluate_model, means, read_pair, write_results
 from .evaluate_pairs import Model
@@ -65,7 +66,7 @@ def write_report(
     articles = {}
     for number, result in enumerate(shown, start=1):
         try:
-            with about(result.pair.reconstruction, "cannot be shown"), np.errstate(all="ignore"):
+            with explaining(result.pair.reconstruction, "cannot be shown"), np.errstate(all="ignore"):
                 audio = read_pair(result.pair)
                 anchor = f"file-{number}"
                 articles[result.pair.name] = anchor, pair_article(result, audio, anchor, excerpt_seconds)

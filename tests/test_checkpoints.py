@@ -1,6 +1,9 @@
 """Checkpoints: bit-exact both ways, strict, and refused by name where they are broken."""
 
+import gc
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -264,3 +267,79 @@ def test_others_may_read_what_is_saved(tmp_path, small_checkpoint):
     checkpoints.save(path, checkpoints.load(small_checkpoint))
     other.touch()
     assert path.stat().st_mode == other.stat().st_mode
+
+
+def _no_manifest(folder):
+    (folder / "state" / "manifest.ocdbt").unlink()
+
+
+def _no_values(folder):
+    shutil.rmtree(folder / "state" / "d")
+
+
+def _damaged_values(folder):
+    largest_file(folder / "state" / "d").write_bytes(b"x")
+
+
+def _pipe(folder):
+    (folder / "state" / "manifest.ocdbt").unlink()
+    os.mkfifo(folder / "state" / "manifest.ocdbt")
+
+
+def _endless(folder):
+    data = largest_file(folder / "state" / "d")
+    data.unlink()
+    data.symlink_to("/dev/zero")
+
+
+def _no_list(folder):
+    (folder / "state" / "_METADATA").write_text("[]")
+
+
+def _another_name(folder):
+    listed = folder / "state" / "_METADATA"
+    listed.write_text(listed.read_text().replace("encoder.layers.0.gain", "encoder.layers.0.gai"))
+
+
+@pytest.mark.parametrize(
+    "damage", [_no_manifest, _no_values, _damaged_values, _pipe, _endless, _no_list, _another_name]
+)
+def test_damaged_directories_are_one_line_and_silent(model, tmp_path, damage, capfd):
+    """Orbax would wait for ever, read without end, or print a traceback for every array that it gave up."""
+    checkpoints.save(tmp_path / "model", model)
+    damage(tmp_path / "model")
+    refusal(tmp_path / "model")
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"format_version": ' + "1" * 5000 + "}", "[]", "3", '"x"', "null"]
+)
+def test_odd_metadata_is_refused(model, tmp_path, text):
+    path = tmp_path / "model.safetensors"
+    arrays = {name: np.asarray(array) for name, array in named_arrays(model).items()}
+    safetensors.numpy.save_file(arrays, path, {"earvae_jax": text})
+    assert re.search("damaged checkpoint metadata|not one of an εar-VAE model", refusal(path))
+
+
+@pytest.mark.parametrize("change", [{"provenance": 3}, {"fingerprint": ["x"]}, {"config": [1]}])
+def test_metadata_of_other_types_is_refused(model, tmp_path, change):
+    path = tmp_path / "model.safetensors"
+    values = checkpoints.save(path, model).to_dict() | change
+    arrays = {name: np.asarray(array) for name, array in named_arrays(model).items()}
+    safetensors.numpy.save_file(arrays, path, {"earvae_jax": json.dumps(values)})
+    refusal(path)
+
+
+def test_names_that_no_file_can_have(model):
+    with pytest.raises(UserError, match="no such checkpoint"):
+        checkpoints.load("a" * 5000)
+    with pytest.raises(UserError, match="cannot be written: File name too long"):
+        checkpoints.save("a" * 5000, model)
+
+
+def test_a_name_with_a_line_break_stands_in_one_line(model):
+    with pytest.raises(UserError, match=r"unexpected a\\nb float32") as caught:
+        build(model.config, {**named_arrays(model), "a\nb": np.zeros(3, np.float32)})
+    assert "\n" not in str(caught.value)

@@ -310,6 +310,11 @@ def test_audio_that_the_model_cannot_hold_fails_its_file_alone(earvae, small_che
         (("encode", "{wav}"), "--output-dir"),
         (("decode", "{wav}/x", "--output-dir", "{tmp}"), "no such file or folder"),
         (("info", "{tmp}/none"), "none: no such checkpoint"),
+        (("info", "{tmp}/a\nb"), "a\\nb: no such checkpoint"),
+        (("info", "a" * 5000), "aaa: no such checkpoint"),
+        (("info", "{wav}", "odd\nword"), "unrecognized arguments: odd\\nword"),
+        (("convert", "to-torch", "{model}", "a" * 5000), "cannot be written: File name too long"),
+        (("train", "--workdir", "{tmp}/run", "--config", "a" * 5000), "aaa: no such config file"),
         (("nonsense",), "invalid choice: 'nonsense'"),
         ((), "COMMAND"),
     ],
@@ -365,3 +370,31 @@ def test_the_compilation_cache_is_moved_and_switched_off(small_checkpoint, tmp_p
     assert not (tmp_path / "elsewhere").exists()
     reconstruct(tmp_path / "cache", 1)
     assert any((tmp_path / "cache").iterdir()) and not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError("Unable to allocate 512 TiB"), "error: out of memory: Unable to allocate 512 TiB"),
+        (RuntimeError("RESOURCE_EXHAUSTED: 3 GB\nmore"), "error: out of memory: RESOURCE_EXHAUSTED: 3 GB"),
+    ],
+)
+def test_too_little_memory_is_one_line(earvae, monkeypatch, error, told):
+    from earvae_jax.infer import info_command
+
+    def run(arguments):
+        raise error
+
+    monkeypatch.setattr(info_command, "run", run)
+    assert earvae("info") == (1, [told])
+
+
+def test_other_errors_of_the_runtime_are_not_hidden(earvae, monkeypatch):
+    from earvae_jax.infer import info_command
+
+    def run(arguments):
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(info_command, "run", run)
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        earvae("info")

@@ -152,6 +152,28 @@ def test_wrong_types_and_missing_keys_are_named(published, change, named):
             "use_sinusoidal_emb and use_abs_pos_emb",
         ),
         (lambda c: c.update(sample_rate=-1), "sample_rate is -1"),
+        (
+            lambda c: c.update(sample_rate=10**12),
+            "sample_rate is 1000000000000, not a number from 1 to 1000000",
+        ),
+        (lambda c: c.update(latent_dim=10**9), "latent_dim is 1000000000, not a number from 1 to 65536"),
+        (lambda c: c.update(latent_dim=10**400), "latent_dim is a number of 1329 bits"),
+        (lambda c: c.update(io_channels=10**7), "io_channels is 10000000, not"),
+        (lambda c: c["encoder"]["config"].update(channels=10**9), "the width of a level is"),
+        (lambda c: c["decoder"]["config"].update(c_mults=[1, 2, 4, 8, 10**9]), "the width of a level is"),
+        (
+            lambda c: (
+                [c[h]["config"].update(strides=[2] * 999, c_mults=[1] * 999) for h in ("encoder", "decoder")]
+                and c.update(downsampling_ratio=2**999)
+            ),
+            "downsampling_ratio is a number of 1000 bits",
+        ),
+        (lambda c: c["transformer"].update(depth=10**7), "depth is 10000000, not a number from 1 to 1024"),
+        (lambda c: c["transformer"]["config"].update(ff_kwargs={"mult": 60_000}), "the inner width is"),
+        (
+            lambda c: c["transformer"]["config"].update(abs_pos_emb_max_length=2**40),
+            "abs_pos_emb_max_length is",
+        ),
     ],
 )
 def test_contradictions_are_named(published, change, named):
@@ -168,7 +190,7 @@ def test_files_that_are_no_config_are_named(tmp_path, content):
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no such config file"):
         ModelConfig.from_json(tmp_path / "other.json")
-    with pytest.raises(UserError, match="not a readable JSON file"):
+    with pytest.raises(UserError, match="a folder, not a config file"):
         ModelConfig.from_json(tmp_path)
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -234,3 +235,69 @@ def test_non_finite_weights_are_warned_of_and_counted(weights, caplog):
     from_torch.read(weights(damage), stated=KNOWN)
     assert "4 weights are NaN or infinite" in caplog.text
     assert "encoder.layers.0.bias (3)" in caplog.text
+
+
+def _holds_itself(state):
+    whole = {"state_dict": state}
+    whole["again"] = whole
+    return whole
+
+
+def test_a_dict_that_holds_itself_is_read_once(weights, expected):
+    assert_same(state_dict.read(weights(_holds_itself)).tensors, expected)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+        lambda tensor: tensor.to(torch.complex64),
+        lambda tensor: tensor.to("meta"),
+    ],
+)
+def test_tensors_that_no_weights_are_made_of_are_refused(weights, kind):
+    path = weights(lambda state: {**state, "encoder.odd": kind(torch.ones(3, 4))})
+    assert "encoder.odd is no plain tensor of real numbers" in refusal(path)
+
+
+def test_a_tensor_of_more_values_than_the_file_holds_is_not_made(weights):
+    """A kilobyte that would take 8 TB."""
+    path = weights(lambda state: {**state, "encoder.odd": torch.zeros(1).expand(2 * 10**12)})
+    assert "encoder.odd has 2000000000000 values, of which the file holds fewer" in refusal(path)
+
+
+def test_compressed_archives_are_refused(weights, tmp_path):
+    """They could be of any size; torch.save compresses nothing."""
+    path = weights()
+    with (
+        zipfile.ZipFile(path) as whole,
+        zipfile.ZipFile(tmp_path / "small.pyt", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    assert "a compressed archive" in refusal(tmp_path / "small.pyt")
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"}]K\x01s.",  # a list as a key
+        b"}" + b"(" * 100_000 + b".",
+        b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x02K\x03tR.",
+        b"\xff.",
+    ],
+)
+@pytest.mark.parametrize("archive", [True, False])
+def test_odd_pickles_are_refused(golden, tmp_path, opcodes, archive):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"\x80\x02" + opcodes)
+    if archive:
+        with zipfile.ZipFile(golden / "tiny_44k" / "weights.pyt") as whole, zipfile.ZipFile(path, "w") as odd:
+            for name in whole.namelist():
+                odd.writestr(name, b"\x80\x02" + opcodes if name.endswith("data.pkl") else whole.read(name))
+    refusal(path)
+
+
+def test_a_key_with_a_line_break_stands_in_one_line(weights):
+    assert "unexpected a\\nb" in refusal(weights(lambda state: {**state, "a\nb": torch.zeros(3)}))

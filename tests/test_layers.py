@@ -140,3 +140,15 @@ def test_antialiased_activation_is_alias_free_torch(use_snake, length):
     x = 3 * noise(2, length, 3)
     expected = alias_free.Activation1d(theirs)(torch.from_numpy(x).mT).mT
     np.testing.assert_allclose(AntialiasedActivation(act)(x), expected, rtol=0, atol=GOLDEN_OUTPUT)
+
+
+def test_weights_out_of_range_are_folded_without_a_warning():
+    """They show in the outputs, which are checked; a warning of numpy would name no file."""
+    module = layers.downsampling_conv(3, 4, 2, bias=True, rngs=nnx.Rngs(0))
+    module.direction.set_value(jnp.full_like(module.direction[...], 3e38))
+    layers.folded(module)
+    snake = layers.SnakeBeta(3)
+    snake.alpha.set_value(jnp.full(3, 1e30, jnp.float32))
+    snake.beta.set_value(jnp.full(3, 1e30, jnp.float32))
+    snake.fold()
+    assert np.all(np.isinf(snake.frequency)) and np.all(snake.amplitude == 0)

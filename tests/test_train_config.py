@@ -7,6 +7,7 @@ import pytest
 import small_models
 import small_training
 
+from earvae_jax.config import TransformerConfig
 from earvae_jax.errors import UserError
 from earvae_jax.train.command import _config
 from earvae_jax.train.config import BUNDLED, TrainConfig
@@ -91,7 +92,16 @@ def refusal(config_file, *overrides) -> str:
         ("adversarial.discriminator.n_ffts=64", "adversarial.discriminator.n_ffts is 64; expected a list of"),
         ("adversarial=yes", 'adversarial is "yes"; expected an object or null'),
         ("seed=-1", "seed is -1; expected a number from 0 to 2147483647"),
-        ("seed=4294967296", "seed is 4294967296; expected a number from 0 to 2147483647"),
+        ("steps=2147483648", "steps is 2147483648; expected a whole number below 2^31"),
+        (
+            "optimizer.cooldown_steps=2147483648",
+            "cooldown_steps is 2147483648; expected a whole number below",
+        ),
+        (
+            "objective.n_ffts=[64, 2147483648]",
+            "n_ffts is [64, 2147483648]; expected a list of whole numbers below",
+        ),
+        ("seed=4294967296", "seed is 4294967296; expected a whole number below 2^31"),
         ("steps=true", "steps is true; expected a whole number"),
         ("kl_weight=-1", "kl_weight is -1.0; expected 0 or a positive number"),
         ("ema_decay=1", "ema_decay is 1.0; expected a number in [0, 1)"),
@@ -142,6 +152,12 @@ def test_models_that_cannot_be_trained_are_refused():
         TrainConfig.from_dict(values | {"model": odd, "data": crop})
     nearest = small_models.config((2, 3), use_nearest_upsample=True).to_dict()
     TrainConfig.from_dict(values | {"model": nearest, "data": crop})
+    short = TransformerConfig(depth=1, dim_heads=32, use_abs_pos_emb=True, abs_pos_emb_max_length=9)
+    bounded = small_models.config((8,), latent_dim=32, transformer=short).to_dict()
+    with pytest.raises(
+        UserError, match="at most 9 latents, the model's abs_pos_emb_max_length; these are 128"
+    ):
+        TrainConfig.from_dict(values | {"model": bounded})
     mono = values["model"] | {"io_channels": 1}
     for half, key in (("encoder", "in_channels"), ("decoder", "out_channels")):
         mono[half] = {"config": mono[half]["config"] | {key: 1}}

@@ -51,14 +51,15 @@ def run(arguments: argparse.Namespace) -> int:
 def _config(name: str, overrides: list[str]):
     from pathlib import Path
 
+    from earvae_jax.borders import exists
     from earvae_jax.errors import UserError
 
     from .config import BUNDLED, TrainConfig
 
     path = Path(name)
-    if not path.exists() and path.name == name:
+    if not exists(path) and path.name == name:
         path = BUNDLED / name
-        if not path.exists():
+        if not exists(path):
             bundled = ", ".join(sorted(found.name for found in BUNDLED.glob("train_*.json")))
             raise UserError(f"{name}: no such config file, here or bundled ({bundled})")
     return TrainConfig.from_json(path, overrides)

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from earvae_jax.borders import exists, read_json
 from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError
 from earvae_jax.lengths import latents_of, samples_of
@@ -156,6 +157,15 @@ class TrainConfig:
             f"a multiple of the model's {ratio} samples a latent",
         )
         latents = latents_of(crop, model.encoder.strides)
+        transformer = model.transformer
+        if transformer is not None and transformer.use_abs_pos_emb:
+            longest = transformer.abs_pos_emb_max_length
+            expect(
+                latents <= longest,
+                "data.crop_samples",
+                crop,
+                f"at most {longest} latents, the model's abs_pos_emb_max_length; these are {latents}",
+            )
         decoded = samples_of(latents, model.decoder.strides, nearest=model.decoder.use_nearest_upsample)
         if decoded != crop:
             raise UserError(
@@ -200,12 +210,7 @@ class TrainConfig:
         override is taken from the working directory first. Other overrides change what the file says.
         """
         path = Path(path)
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such config file") from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not a readable JSON file ({error})") from None
+        values = read_json(path, "config file")
         try:
             if isinstance(values, dict):
                 _apply(values, overrides, path.parent)
@@ -232,6 +237,6 @@ def _model_values(name: str, places: Sequence[Path]) -> dict[str, Any]:
     """The model config of the first file of this name."""
     paths = list(dict.fromkeys(place / name for place in places))
     for path in paths:
-        if path.exists():
+        if exists(path):
             return ModelConfig.from_json(path).to_dict()
     raise UserError(f"model is {name}; no such file: {', '.join(map(str, paths))}")

@@ -15,6 +15,7 @@ from earvae_jax.errors import UserError
 
 _Config = TypeVar("_Config")
 _LARGEST = 1e300  # numbers beyond are slips
+_LARGEST_INT = 2**31 - 1  # JAX's default integers have 32 bits
 _WRONG = object()  # of no field's type: dacite refuses it
 
 
@@ -111,23 +112,31 @@ def _number(value: Any) -> Any:
     return float(value) if type(value) in (int, float) and abs(value) < _LARGEST else _WRONG
 
 
+def _int(value: Any) -> Any:
+    return value if type(value) is int and abs(value) <= _LARGEST_INT else _WRONG
+
+
+def _ints(value: Any) -> Any:
+    return tuple(map(_int, value)) if isinstance(value, (list, tuple)) else _WRONG
+
+
 def _list(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else _WRONG
 
 
 _HOOKS = {  # what dacite leaves to us: true is no number, 1 stands for 1.0, a list for a tuple
-    int: lambda value: _WRONG if isinstance(value, bool) else value,
+    int: _int,
     float: _number,
-    tuple[int, ...]: _list,
+    tuple[int, ...]: _ints,
     tuple[float, float]: _list,
     tuple[str, ...]: lambda value: (value,) if isinstance(value, str) else _list(value),
 }
 _NAMES = {
     types.NoneType: "null",
     bool: "true or false",
-    int: "a whole number",
+    int: "a whole number below 2^31",
     float: "a number",
-    tuple[int, ...]: "a list of whole numbers",
+    tuple[int, ...]: "a list of whole numbers below 2^31",
     tuple[float, float]: "a list of 2 numbers",
     tuple[str, ...]: "a string or a list of strings",
 }

@@ -15,7 +15,8 @@ from jaxtyping import Float
 from earvae_jax.audio.channels import to_channels
 from earvae_jax.audio.reader import AudioReader, mixing_words
 from earvae_jax.audio.resampling import resample
-from earvae_jax.errors import UserError, shown
+from earvae_jax.borders import shown
+from earvae_jax.errors import UserError
 
 from .config import DataConfig
 from .recordings import Recording

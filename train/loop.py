@@ -12,7 +12,7 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from earvae_jax.errors import UserError
-from earvae_jax.parameters import fingerprint, named_arrays
+from earvae_jax.parameters import check_fits_in_memory, fingerprint, named_arrays
 from earvae_jax.vae import EarVAE
 
 from .between_processes import any_process, failing_together, gather, local, replicate
@@ -50,8 +50,10 @@ def train(
       The number of steps done.
 
     Raises:
-      UserError: no usable data, a workdir of another run, too many non-finite steps in a row, a full disk.
+      UserError: a model larger than the memory, no usable data, a workdir of another run, too many non-finite
+        steps in a row, a full disk.
     """
+    check_fits_in_memory(config.model_config)
     with contextlib.ExitStack() as stack:
         with failing_together():
             if jax.process_index() == 0:

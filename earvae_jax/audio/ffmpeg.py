@@ -16,7 +16,8 @@ from earvae_jax.audio import flac_frames, mp3_header
 from earvae_jax.audio.channels import to_channels
 from earvae_jax.audio.damage import Damage
 from earvae_jax.audio.resampling import Resampler
-from earvae_jax.errors import UserError, shown
+from earvae_jax.borders import shown
+from earvae_jax.errors import UserError
 
 # Formats that are packets and nothing else: FFmpeg counts them to have times, and guesses how many there are.
 _GUESSED = frozenset(

@@ -13,7 +13,8 @@ from earvae_jax.audio import containers, standard_input
 from earvae_jax.audio.channels import stereo_matrix
 from earvae_jax.audio.ffmpeg import FfmpegFile, opening_fault
 from earvae_jax.audio.sndfile import SndFile
-from earvae_jax.errors import UserError, about, reason, shown
+from earvae_jax.borders import explaining, reason, shown
+from earvae_jax.errors import UserError
 
 Channels = Literal["stereo", "strict"]
 
@@ -56,7 +57,7 @@ class AudioReader:
         self._strict, self._tell = strict, tell
         self._spool = None
         self._position = 0
-        with about(self.path, "not readable as audio"):
+        with explaining(self.path, "not readable as audio"):
             self._source = self._open()
         self.sample_rate: int = self._source.sample_rate
         self._matrix = None
@@ -98,18 +99,18 @@ class AudioReader:
 
     def piece(self, start: int, size: int) -> Float[np.ndarray, "T C"]:
         """`size` samples from sample `start` on, or near it in some compressed files; fewer at the end."""
-        with about(self.path, f"no sample {start} can be found"):
+        with explaining(self.path, f"no sample {start} can be found"):
             self._source.seek(start)
         self._position = start
         return self._read(size)
 
     def count(self) -> int:
         """About how many samples there are, without decoding them: as announced, or by a quick look."""
-        with about(self.path):
+        with explaining(self.path):
             return self._source.count()
 
     def _read(self, size: int) -> Float[np.ndarray, "T C"]:
-        with about(self.path, f"damaged after {self._position / self.sample_rate:.1f} s"):
+        with explaining(self.path, f"damaged after {self._position / self.sample_rate:.1f} s"):
             block = self._read_on(size)
         if not np.isfinite(block).all():
             bad = ~np.isfinite(block)

@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from earvae_jax.errors import UserError, shown
+from earvae_jax.borders import shown
+from earvae_jax.errors import UserError
 
 DASH = Path("-")
 _NAMES = (DASH, Path("/dev/stdin"))
