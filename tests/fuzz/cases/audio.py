@@ -32,7 +32,7 @@ def make(random: random.Random, seeds: Seeds) -> Case:
 
 
 def _reading(random: random.Random, seeds: Seeds, path: str, made: str) -> Case:
-    from earvae_jax.audio_files import AudioReader, read
+    from earvae_jax.audio.reader import AudioReader, read
 
     def blocks():
         with AudioReader(path) as reader:
