@@ -151,6 +151,12 @@ def test_wrong_types_and_missing_keys_are_named(published, change, named):
             lambda c: c["transformer"]["config"].update(use_sinusoidal_emb=True, use_abs_pos_emb=True),
             "use_sinusoidal_emb and use_abs_pos_emb",
         ),
+        (
+            lambda c: c["encoder"]["config"].update(strides={"a": 1, "value": 2}),
+            "is not a list of whole numbers",
+        ),
+        (lambda c: c["decoder"]["config"].update({"a\nb": 1}), r"unknown key a\nb"),
+        (lambda c: c["decoder"]["config"].update(bias="a\nb"), r"a\nb"),
         (lambda c: c.update(sample_rate=-1), "sample_rate is -1"),
         (
             lambda c: c.update(sample_rate=10**12),
