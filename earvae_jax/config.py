@@ -243,7 +243,7 @@ class ModelConfig:
                 key: _without(value, _UNREACHABLE) if key == "attn_kwargs" else value
                 for key, value in _without(options, _UNREACHABLE).items()
             }
-        options = dacite.Config(strict=True, type_hooks={tuple[int, ...]: _whole_numbers})
+        options = dacite.Config(strict=True, type_hooks={tuple[int, ...]: _no_object})
         try:
             return dacite.from_dict(cls, _as_tuples(values), options)
         except dacite.UnexpectedDataError as error:
@@ -297,9 +297,6 @@ def _as_tuples(values: Any) -> Any:
     return tuple(values) if isinstance(values, list) else values
 
 
-def _whole_numbers(values: Any) -> Any:
-    # Of an object dacite would take the keys.
-    _check(
-        isinstance(values, tuple), f"{json.dumps(values, default=str)[:60]} is not a list of whole numbers"
-    )
-    return values
+def _no_object(values: Any) -> Any:
+    """Of an object dacite would take the keys for the numbers; text it refuses by the field's name."""
+    return json.dumps(values) if isinstance(values, Mapping) else values
