@@ -47,9 +47,13 @@ class _Shapes:
         return any(re.fullmatch(pattern, key) for key in self.shapes)
 
     def last_index(self, pattern: str) -> int:
-        """The largest number that the pattern's group finds at the beginning of a key; −1 where none."""
+        """The largest number that the pattern's group finds at the beginning of a key; −1 where none.
+
+        A number of more digits than there are tensors to count is no index: the strict loader names its key.
+        """
+        digits = len(str(len(self.shapes)))
         found = (re.match(pattern, key) for key in self.shapes)
-        return max((int(match[1]) for match in found if match), default=-1)
+        return max((int(match[1]) for match in found if match and len(match[1]) <= digits), default=-1)
 
     def of(self, key: str, axes: int) -> tuple[int, ...]:
         """The shape of a tensor that every such model has."""

@@ -21,7 +21,7 @@ from earvae_jax.atomic import replacing
 from earvae_jax.borders import exists, explaining, parse_json, reason, shown
 from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError
-from earvae_jax.parameters import build, differences, expected_arrays, fingerprint, named_arrays
+from earvae_jax.parameters import build, expected_arrays, fingerprint, named_arrays
 from earvae_jax.vae import EarVAE
 
 FORMAT_VERSION = 1
@@ -121,9 +121,8 @@ def load_with_info(path: str | Path | None = None) -> tuple[EarVAE, CheckpointIn
     """As `load`, with what stands beside the arrays."""
     path = _existing(path)
     if path.is_dir():
-        metadata = _directory_metadata(path)
-        info = _info(path, _own_metadata(path, metadata))
-        arrays = _load_directory(path, info.config, metadata.metadata)
+        info = _info(path, orbax_folders.custom_metadata(path).get(_KEY))
+        arrays = orbax_folders.arrays(path, expected_arrays(info.config))
     else:
         info = _info(path, _file_metadata(path))
         with explaining(path, "not a readable safetensors file"):
@@ -140,7 +139,7 @@ def read_info(path: str | Path | None = None) -> CheckpointInfo:
     """Reads what stands beside the arrays of a checkpoint, and nothing else."""
     path = _existing(path)
     if path.is_dir():
-        return _info(path, _own_metadata(path, _directory_metadata(path)))
+        return _info(path, orbax_folders.custom_metadata(path).get(_KEY))
     return _info(path, _file_metadata(path))
 
 
@@ -206,19 +205,6 @@ def _local(path: str | os.PathLike[str]) -> Path:
     )
 
 
-def _directory_metadata(path: Path):
-    from orbax.checkpoint import v1 as ocp
-
-    orbax_folders.check(path, values=False)
-    with explaining(path, "not a readable checkpoint"):
-        return ocp.metadata(path.absolute())
-
-
-def _own_metadata(path: Path, metadata) -> dict[str, Any] | None:
-    with explaining_damage(path):
-        return (metadata.custom_metadata or {}).get(_KEY)
-
-
 def _file_metadata(path: Path) -> dict[str, Any] | None:
     with (
         explaining(path, "not a readable safetensors file"),
@@ -228,23 +214,3 @@ def _file_metadata(path: Path) -> dict[str, Any] | None:
     if text is None:
         raise UserError(_FOREIGN.format(path=path))
     return parse_json(text, path, "damaged checkpoint metadata")
-
-
-def _load_directory(path: Path, config: ModelConfig, found: Mapping) -> dict[str, jax.Array]:
-    from orbax.checkpoint import v1 as ocp
-
-    expected = expected_arrays(config)
-    orbax_folders.check(path)
-    with explaining_damage(path):
-        if found is None:
-            raise UserError(f"{path}: damaged checkpoint (its arrays cannot be listed)")
-        # Orbax ignores some wrong targets without a word: compare before loading.
-        problems = differences(expected, found)
-        if problems:
-            raise UserError(f"{path}: the weights do not fit the model config: {'; '.join(problems)}")
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        target = {
-            name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
-            for name, array in expected.items()
-        }
-        return ocp.load(path.absolute(), target)

@@ -9,7 +9,7 @@ from typing import Any
 
 import dacite
 
-from earvae_jax.borders import read_json
+from earvae_jax.borders import one_line, read_json
 from earvae_jax.errors import UserError
 
 # Options that the published code names but cannot run, with the reason. A false value asks for nothing.
@@ -42,7 +42,7 @@ def _short(number: int) -> str:
 
 def _check(condition: bool, message: str) -> None:
     if not condition:
-        raise UserError(f"model config: {message}")
+        raise UserError(one_line(f"model config: {message}"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,12 +243,14 @@ class ModelConfig:
                 key: _without(value, _UNREACHABLE) if key == "attn_kwargs" else value
                 for key, value in _without(options, _UNREACHABLE).items()
             }
+        options = dacite.Config(strict=True, type_hooks={tuple[int, ...]: _no_object})
         try:
-            return dacite.from_dict(cls, _as_tuples(values), dacite.Config(strict=True))
+            return dacite.from_dict(cls, _as_tuples(values), options)
         except dacite.UnexpectedDataError as error:
-            raise UserError(f"model config: unknown key {', '.join(sorted(error.keys))}") from None
+            unknown = ", ".join(sorted(error.keys))
+            raise UserError(one_line(f"model config: unknown key {unknown}")) from None
         except dacite.DaciteFieldError as error:
-            raise UserError(f"model config: {error}") from None
+            raise UserError(one_line(f"model config: {error}")) from None
 
     def to_dict(self) -> dict[str, Any]:
         """The published nesting, every option spelled out; `from_dict` reads it back."""
@@ -293,3 +295,8 @@ def _as_tuples(values: Any) -> Any:
     if isinstance(values, Mapping):
         return {key: _as_tuples(value) for key, value in values.items()}
     return tuple(values) if isinstance(values, list) else values
+
+
+def _no_object(values: Any) -> Any:
+    """Of an object dacite would take the keys for the numbers; text it refuses by the field's name."""
+    return json.dumps(values) if isinstance(values, Mapping) else values

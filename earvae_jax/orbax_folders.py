@@ -1,58 +1,80 @@
-"""A look at a folder of Orbax before Orbax reads it.
+"""Reading a folder that Orbax wrote, by TensorStore alone.
 
-Where one array cannot be read, Orbax's own loop ends with the others on their way: each prints a traceback
-later, from a thread of its own. TensorStore alone says quietly what is wrong.
+Orbax reads all arrays in one loop. Where one of them, or what it notes beside them, is damaged, the loop ends
+with the others on their way: each prints a traceback later, from a thread of its own.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from earvae_jax.borders import explaining, read_json
 from earvae_jax.errors import UserError
+from earvae_jax.parameters import differences
 
-_AT_ONCE = 32  # arrays that are read side by side
 _ARRAY = b"/zarr.json"  # the key that every array has in the store
 
 
-def check(path: Path, *, values: bool = True) -> None:
-    """Reads all arrays of the checkpoint in the folder, or opens them where no `values` are wanted.
+def custom_metadata(path: Path) -> Mapping[str, Any]:
+    """What was saved beside the arrays.
 
     Raises:
-      UserError: an array cannot be read, or there is a pipe or a device in the folder, which might never end.
+      UserError: the folder holds none, or is damaged.
     """
+    values = read_json(path / "_CHECKPOINT_METADATA", "checkpoint")
+    with explaining(path, "damaged checkpoint"):
+        return dict(values["custom_metadata"] or {})
+
+
+def arrays(path: Path, expected: Mapping) -> dict[str, jax.Array]:
+    """All arrays by name, on the first local device; `expected` tells names, shapes and dtypes.
+
+    Raises:
+      UserError: other arrays than expected, or one of them cannot be read.
+    """
+    _refuse_pipes_and_devices(path)
+    device = jax.local_devices()[0]
+    with explaining(path, "damaged checkpoint"):
+        opened = {name: opening.result() for name, opening in _opening(path).items()}
+        found = {name: _Described(array) for name, array in opened.items()}
+    if problems := differences(expected, found):
+        raise UserError(f"{path}: the weights do not fit the model config: {'; '.join(problems)}")
+    with explaining(path, "damaged checkpoint"):
+        reading = {name: array.read() for name, array in opened.items()}
+        # One after the other, so that they do not all stand in memory twice.
+        return {name: jax.device_put(reading.pop(name).result(), device) for name in opened}
+
+
+class _Described:
+    """Shape and dtype of an array as numpy has them."""
+
+    def __init__(self, array):
+        self.shape, self.dtype = array.shape, array.dtype.numpy_dtype
+
+
+def _opening(path: Path) -> dict[str, Any]:
+    """TensorStore's futures of all arrays."""
+    import tensorstore
+
+    stores = [manifest.parent.absolute() for manifest in path.glob("*/manifest.ocdbt")]
+    if not stores:
+        raise UserError(f"{path}: damaged checkpoint (its arrays cannot be listed)")
+    opening = {}
+    for store in stores:
+        base = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{store}/"}}
+        keys = tensorstore.KvStore.open(base).result().list().result()
+        for name in (key.removesuffix(_ARRAY).decode() for key in keys if key.endswith(_ARRAY)):
+            spec = {"driver": "zarr3", "kvstore": base | {"path": f"{name}/"}}
+            opening[name] = tensorstore.open(spec, read=True, open=True)
+    return opening
+
+
+def _refuse_pipes_and_devices(path: Path) -> None:
+    """A pipe might let a reader wait for ever, a device never end."""
     for folder, names, files in os.walk(path):
         for part in (Path(folder, name) for name in [*names, *files]):
             if not (part.is_file() or part.is_dir()):
                 raise UserError(f"{path}: damaged checkpoint ({part.relative_to(path)} is no file)")
-    for described in sorted(path.glob("*/_METADATA")):
-        if not (described.parent / "manifest.ocdbt").exists():
-            raise UserError(f"{path}: damaged checkpoint (no {described.parent.name}/manifest.ocdbt)")
-        tree = read_json(described, "list of arrays")
-        with explaining(path, "damaged checkpoint"):
-            _read_store(described.parent.absolute(), _names(tree), values)
-
-
-def _names(tree: Any) -> set[str]:
-    """The arrays that Orbax will ask for."""
-    leaves = tree["tree_metadata"].values()
-    return {".".join(str(part["key"]) for part in leaf["key_metadata"]) for leaf in leaves}
-
-
-def _read_store(store: Path, expected: set[str], values: bool) -> None:
-    import tensorstore
-
-    context = tensorstore.Context({"cache_pool": {"total_bytes_limit": 0}})
-    base = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{store}/"}}
-    keys = tensorstore.KvStore.open(base, context=context).result().list().result()
-    names = [key.removesuffix(_ARRAY).decode() for key in keys if key.endswith(_ARRAY)]
-    if missing := expected - set(names):
-        raise ValueError(f"{len(missing)} arrays are missing, {sorted(missing)[0]} among them")
-    for start in range(0, len(names), _AT_ONCE):
-        some = names[start : start + _AT_ONCE]
-        specs = [{"driver": "zarr3", "kvstore": base | {"path": f"{name}/"}} for name in some]
-        opening = [tensorstore.open(spec, read=True, open=True, context=context) for spec in specs]
-        arrays = [each.result() for each in opening]
-        if values:
-            for read in [array.read() for array in arrays]:
-                read.result()

@@ -113,6 +113,7 @@ def test_unreachable_options_are_refused_by_name(published, option):
         (lambda c: c.update(io_channels=None), "io_channels"),
         (lambda c: c["encoder"]["config"].update(strides="2 4 4"), "strides"),
         (lambda c: c["encoder"]["config"].update(strides=[2, 4.5, 4, 4, 8]), "strides"),
+        (lambda c: c["encoder"]["config"].update(strides={"a": 1, "value": 2}), "strides"),
         (lambda c: c["decoder"]["config"].update(use_snake="yes"), "use_snake"),
         (lambda c: c["transformer"].update(depth="two"), "depth"),
         (lambda c: c["transformer"].pop("depth"), "depth"),
@@ -151,6 +152,8 @@ def test_wrong_types_and_missing_keys_are_named(published, change, named):
             lambda c: c["transformer"]["config"].update(use_sinusoidal_emb=True, use_abs_pos_emb=True),
             "use_sinusoidal_emb and use_abs_pos_emb",
         ),
+        (lambda c: c["decoder"]["config"].update({"a\nb": 1}), r"unknown key a\nb"),
+        (lambda c: c["decoder"]["config"].update(bias="a\nb"), r"a\nb"),
         (lambda c: c.update(sample_rate=-1), "sample_rate is -1"),
         (
             lambda c: c.update(sample_rate=10**12),

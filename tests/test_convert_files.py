@@ -301,3 +301,9 @@ def test_odd_pickles_are_refused(golden, tmp_path, opcodes, archive):
 
 def test_a_key_with_a_line_break_stands_in_one_line(weights):
     assert "unexpected a\\nb" in refusal(weights(lambda state: {**state, "a\nb": torch.zeros(3)}))
+
+
+@pytest.mark.parametrize("number", ["1000000000", "1" * 5000])
+def test_a_layer_of_an_absurd_number_is_named_and_not_counted_up_to(weights, number):
+    path = weights(lambda state: {**state, f"encoder.layers.{number}.layers.0.x": torch.zeros(3)})
+    assert f"unexpected encoder.layers.{number}.layers.0.x" in refusal(path)

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from earvae_jax.borders import exists, read_json
+from earvae_jax.borders import exists, one_line, read_json
 from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError
 from earvae_jax.lengths import latents_of, samples_of
@@ -200,7 +200,7 @@ class TrainConfig:
                 raise UserError("the file holds no JSON object")
             return read_config(cls, without_comments(values))
         except UserError as error:
-            raise UserError(f"training config: {error}") from None
+            raise UserError(one_line(f"training config: {error}")) from None
 
     @classmethod
     def from_json(cls, path: str | Path, overrides: Sequence[str] = ()) -> "TrainConfig":
