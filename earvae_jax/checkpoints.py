@@ -67,8 +67,8 @@ def save(
         again when loaded, and the fingerprint is that of the rounded ones.
 
     Raises:
-      UserError: something stands at `path` and `overwrite` is false, the folder cannot be written, or the
-        arguments are no path and model.
+      UserError: something stands at `path` and `overwrite` is false, it is a folder of other things than a
+        checkpoint, it cannot be written, or the arguments are no path and model.
     """
     if isinstance(path, EarVAE) and not isinstance(model, EarVAE):
         raise UserError("the path comes first: save(path, model)")
@@ -77,6 +77,10 @@ def save(
     path = _local(path)
     if exists(path) and not overwrite:
         raise UserError(f"{path}: exists already; choose another name or pass --overwrite")
+    if path.name in ("", "..") or (exists(path) and _holds_other_things(path)):
+        raise UserError(
+            f"{path}: a folder of other things, which a checkpoint does not replace; name another"
+        )
     if dtype != "float32" and path.suffix != ".safetensors":
         raise ValueError("only a .safetensors file can hold another dtype than float32")
     stored = {name: array.astype(dtype) for name, array in named_arrays(model).items()}
@@ -93,6 +97,10 @@ def save(
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
     return info
+
+
+def _holds_other_things(path: Path) -> bool:
+    return path.is_dir() and any(path.iterdir()) and not (path / orbax_folders.METADATA).exists()
 
 
 def _write_directory(path: Path, arrays: Mapping[str, jax.Array], metadata: Mapping[str, Any]) -> None:
@@ -184,7 +192,7 @@ def _existing(path: str | Path | None) -> Path:
             f"{shown(path)}: the folder of a training run that has not written {_OF_A_RUN} yet; "
             "it does so at the first validation"
         )
-    if path.is_file() and path.suffix != ".safetensors":
+    if not path.is_dir() and (not path.is_file() or path.suffix != ".safetensors"):
         raise UserError(_FOREIGN.format(path=path))
     return path
 

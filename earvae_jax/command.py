@@ -22,6 +22,7 @@ from absl.flags import argparse_flags
 
 from earvae_jax.borders import explained, one_line, reason
 from earvae_jax.errors import UserError
+from earvae_jax.known_faults import keep_transforms_from_hanging
 
 # Each module offers add_arguments(parser) and run(arguments) -> exit status; what is heavy to import waits
 # until run.
@@ -98,6 +99,7 @@ def _run(arguments: argparse.Namespace) -> None:
     handler.addFilter(_is_ours_or_serious)
     module, _ = _SUBCOMMANDS[arguments.command]
     signal.signal(signal.SIGTERM, _terminate)
+    keep_transforms_from_hanging()
     try:
         status = importlib.import_module(module).run(arguments)
     except UserError as error:
