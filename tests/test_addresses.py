@@ -59,6 +59,8 @@ def test_the_library_says_addresses_whole(form):
     ],
 )
 def test_the_commands_say_them_whole(earvae, tmp_path, monkeypatch, words):
+    if "to-torch" in words:
+        pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     code, lines = earvae(*words)
     assert code == 2
