@@ -1,4 +1,4 @@
-"""Releases of jaxlib that this package does not admit, and what its commands do where one stands all the same."""
+"""Releases of jaxlib that this package does not admit, and what its commands do where one stands anyway."""
 
 import os
 
@@ -20,7 +20,7 @@ def keep_transforms_from_hanging() -> None:
         return
     os.environ["XLA_FLAGS"] = f"{flags} {_FLAG}=false".lstrip()
     logging.warning(
-        "jaxlib %s can hang for ever on a CPU, so parts of this run use one thread there; run: pip install %r",
+        "jaxlib %s can hang for ever on a CPU: parts of this run use one thread there; run: pip install %r",
         jaxlib.__version__,
         f"jax>=0.9,{','.join(f'!={version}' for version in HANGING_JAXLIB)},<0.12",
     )
