@@ -8,29 +8,31 @@ from pathlib import Path
 import av
 import numpy as np
 from absl import logging
-from av.codec.context import Flags2
 from av.sidedata.sidedata import Type as SideData
 from jaxtyping import Float
 
-from earvae_jax.audio import flac_frames, mp3_header
+from earvae_jax.audio import flac_frames
 from earvae_jax.audio.channels import to_channels
 from earvae_jax.audio.damage import Damage
+from earvae_jax.audio.ffmpeg_container import (
+    GUESSED,
+    WITHOUT_CLOCK,
+    announced_samples,
+    announced_seconds,
+    first_audio_stream,
+    format_of,
+    opened,
+    packet_seconds,
+)
 from earvae_jax.audio.resampling import Resampler
 from earvae_jax.borders import shown
 from earvae_jax.errors import UserError
 
-# Formats that are packets and nothing else: FFmpeg counts them to have times, and guesses how many there are.
-_GUESSED = frozenset(
-    "mp3 aac ac3 eac3 ac4 dts dtshd truehd mlp loas amr amrnb amrwb g722 g729 gsm sbc aptx".split()  # noqa: SIM905
-)
-_WITHOUT_CLOCK = _GUESSED | {"wav", "w64", "aiff", "au", "caf"}  # samples and nothing else
 _TAGS = (b"ID3", b"TAG", b"APE", b"LYR")  # what stands between the parts of joined files
 _RUN_UP = 0.25  # seconds decoded before the place that is sought: a decoder needs the frames before it
 _SMALLEST_GAP = 0.1  # seconds between the times of packets that are taken for a loss, without other signs
 _LONGEST_GAP = 60.0  # seconds; beyond it, and beyond the announced end, times are not believed
 _MOST_FAILURES = 100  # of the demuxer in a row, without a packet between
-# Version 19 of PyAV replaces by itself what is no UTF-8 in a tag.
-_OPENING = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 class FfmpegFile:
@@ -53,12 +55,12 @@ class FfmpegFile:
 
     def __init__(self, path: Path):
         self._path = path
-        # An absolute name cannot be taken for a protocol; and no file may make FFmpeg open another one.
-        options = {"protocol_whitelist": "file", "fflags": "fastseek"}
-        self._container = av.open(str(path.absolute()), options=options, **_OPENING)
+        self._container = opened(path)
         try:
-            self._stream = self._first_stream()
-            self._format = self._container.format.name.split(",")[0]
+            self._stream = first_audio_stream(self._container, path)
+            self._codec = self._stream.codec_context
+            self._is_mpeg = self._codec.name.startswith(("mp1", "mp2", "mp3"))
+            self._format = format_of(self._container)
             self._start = (self._stream.start_time or 0) * float(self._stream.time_base or 0)
             self.damage = Damage()
             self._restart()
@@ -73,9 +75,9 @@ class FfmpegFile:
         self.layout = tuple(channel.name for channel in frame.layout.channels)
         self.channels: int = frame.layout.nb_channels
         self._now = self.sample_rate, self.channels
-        self._is_plain = self._format in _GUESSED and frame.format.name == "fltp"
+        self._is_plain = self._format in GUESSED and frame.format.name == "fltp"
         self._block_size = frame.samples
-        self.announced = self._announced()
+        self.announced = announced_samples(self._container, path, self._block_size, self.sample_rate)
         if self._codec.name == "flac" and self.announced:
             self._next_time = 0.0  # what is missing before the first frame
         self._take(frame, packet)
@@ -122,33 +124,11 @@ class FfmpegFile:
         """About how many samples there are, by the times of the packets where nothing is announced."""
         if self.announced:
             return self.announced
-        seconds = self._seconds()
-        if not seconds:
-            with av.open(str(self._path.absolute()), **_OPENING) as container:
-                stream = container.streams.audio[0]
-                ticks = sum(packet.duration or 0 for packet in container.demux(stream))
-                seconds = float(ticks * stream.time_base)
-        return int(seconds * self.sample_rate)
+        return int((announced_seconds(self._container) or packet_seconds(self._path)) * self.sample_rate)
 
     def close(self) -> None:
         """Releases the file."""
         self._container.close()
-
-    def _first_stream(self):
-        streams = self._container.streams.audio
-        if not streams:
-            raise UserError(f"{shown(self._path)}: holds no audio stream")
-        stream = streams[0]
-        if stream.codec_context is None:
-            raise UserError(f"{shown(self._path)}: its audio is coded in a way that FFmpeg does not know")
-        if len(streams) > 1:
-            logging.info("%s: the first of its %d audio streams is read", shown(self._path), len(streams))
-        if stream.codec_context.name == "flac":
-            stream.codec_context.options = {"err_detect": "crccheck"}
-        stream.codec_context.flags2 |= Flags2.skip_manual  # so that padding in the wrong place costs nothing
-        self._codec = stream.codec_context
-        self._is_mpeg = self._codec.name.startswith(("mp1", "mp2", "mp3"))
-        return stream
 
     def _restart(self) -> None:
         self._frames = self._decoded()
@@ -236,7 +216,7 @@ class FfmpegFile:
 
     def _estimate_loss(self) -> None:
         """How much a raw stream has lost: bytes that gave nothing, as seconds at the rate of the others."""
-        if not (self._format in _GUESSED and self.damage.packets and self._good_bytes):
+        if not (self._format in GUESSED and self.damage.packets and self._good_bytes):
             return
         if self._format == "aac":  # its demuxer passes over what does not look like a packet
             self._lost_bytes += max(0, self._container.size - self._good_bytes - self._lost_bytes)
@@ -326,7 +306,7 @@ class FfmpegFile:
             if packet is None:  # a damaged packet may hold more frames than the one that it names
                 return None, False
             return flac_frames.first_sample(bytes(memoryview(packet)[:16]), self._block_size), True
-        if self._format in _WITHOUT_CLOCK or frame.pts is None:
+        if self._format in WITHOUT_CLOCK or frame.pts is None:
             return None, False
         return float(frame.pts * frame.time_base) * rate, False
 
@@ -365,40 +345,6 @@ class FfmpegFile:
         if len(audio):
             self._produced += len(audio)
             self._ready.append(audio)
-
-    def _seconds(self) -> float:
-        if self._stream.duration:
-            return float(self._stream.duration * self._stream.time_base)
-        return (self._container.duration or 0) / av.time_base
-
-    def _announced(self) -> int:
-        """Samples by the header, where it is more than a guess."""
-        if self._format == "mp3":
-            return mp3_header.frame_count(self._path) * self._block_size
-        if self._format in _GUESSED:
-            return 0
-        alone = len(self._container.streams) == 1
-        if not self._stream.duration and not alone:
-            return 0  # the length of a film, not of its sound
-        return max(0, round(self._seconds() * self.sample_rate))
-
-
-def opening_fault(path: Path) -> str:
-    """What FFmpeg's log says about a file that cannot be opened; empty where it says nothing."""
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
-    try:
-        with av.logging.Capture() as lines:
-            try:
-                av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, **_OPENING).close()
-            except Exception as error:  # noqa: BLE001 - it failed before, in the same way
-                logging.debug("%s: %s", path, error)
-        messages = [text.strip() for _, _, text in lines]
-    finally:
-        av.logging.set_level(level)
-    if any("moov atom not found" in message for message in messages):
-        return "its index (moov) is missing: it was cut short, or never finished"
-    return messages[0] if messages else ""
 
 
 def _samples(frame: av.AudioFrame) -> Float[np.ndarray, "T C"]:

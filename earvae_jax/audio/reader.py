@@ -11,7 +11,8 @@ from jaxtyping import Float
 
 from earvae_jax.audio import containers, standard_input
 from earvae_jax.audio.channels import stereo_matrix
-from earvae_jax.audio.ffmpeg import FfmpegFile, opening_fault
+from earvae_jax.audio.ffmpeg import FfmpegFile
+from earvae_jax.audio.ffmpeg_container import opening_fault
 from earvae_jax.audio.sndfile import SndFile
 from earvae_jax.borders import explaining, reason, shown
 from earvae_jax.errors import UserError

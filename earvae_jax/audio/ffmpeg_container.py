@@ -1,0 +1,99 @@
+"""What FFmpeg (PyAV) says of a file before any of it is decoded: its stream, its format, its length."""
+
+from pathlib import Path
+
+import av
+from absl import logging
+from av.codec.context import Flags2
+
+from earvae_jax.audio import mp3_header
+from earvae_jax.borders import shown
+from earvae_jax.errors import UserError
+
+# Formats that are packets and nothing else: FFmpeg counts them to have times, and guesses how many there are.
+GUESSED = frozenset(
+    "mp3 aac ac3 eac3 ac4 dts dtshd truehd mlp loas amr amrnb amrwb g722 g729 gsm sbc aptx".split()  # noqa: SIM905
+)
+WITHOUT_CLOCK = GUESSED | {"wav", "w64", "aiff", "au", "caf"}  # samples and nothing else
+# Version 19 of PyAV replaces by itself what is no UTF-8 in a tag.
+_OPENING = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
+def opened(path: Path) -> av.container.InputContainer:
+    """A file for reading; errors are FFmpeg's and PyAV's own."""
+    # An absolute name cannot be taken for a protocol; and no file may make FFmpeg open another one.
+    options = {"protocol_whitelist": "file", "fflags": "fastseek"}
+    return av.open(str(path.absolute()), options=options, **_OPENING)
+
+
+def format_of(container: av.container.InputContainer) -> str:
+    """FFmpeg's name of the container's format."""
+    return container.format.name.split(",")[0]
+
+
+def first_audio_stream(container: av.container.InputContainer, path: Path) -> av.AudioStream:
+    """The stream that is read, set to leave priming and padding to the reader.
+
+    Raises:
+      UserError: there is none, or FFmpeg has no decoder for it.
+    """
+    streams = container.streams.audio
+    if not streams:
+        raise UserError(f"{shown(path)}: holds no audio stream")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise UserError(f"{shown(path)}: its audio is coded in a way that FFmpeg does not know")
+    if len(streams) > 1:
+        logging.info("%s: the first of its %d audio streams is read", shown(path), len(streams))
+    if stream.codec_context.name == "flac":
+        stream.codec_context.options = {"err_detect": "crccheck"}
+    stream.codec_context.flags2 |= Flags2.skip_manual  # so that padding in the wrong place costs nothing
+    return stream
+
+
+def announced_samples(
+    container: av.container.InputContainer, path: Path, frame_samples: int, sample_rate: int
+) -> int:
+    """Samples by the header, where it is more than a guess; else 0."""
+    if format_of(container) == "mp3":
+        return mp3_header.frame_count(path) * frame_samples
+    if format_of(container) in GUESSED:
+        return 0
+    alone = len(container.streams) == 1
+    if not container.streams.audio[0].duration and not alone:
+        return 0  # the length of a film, not of its sound
+    return max(0, round(announced_seconds(container) * sample_rate))
+
+
+def announced_seconds(container: av.container.InputContainer) -> float:
+    """The length by the header, or FFmpeg's guess; 0 where there is neither."""
+    stream = container.streams.audio[0]
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base
+
+
+def packet_seconds(path: Path) -> float:
+    """The length by the packets of a file, which are all looked at and not decoded."""
+    with opened(path) as container:
+        stream = container.streams.audio[0]
+        ticks = sum(packet.duration or 0 for packet in container.demux(stream))
+        return float(ticks * stream.time_base)
+
+
+def opening_fault(path: Path) -> str:
+    """What FFmpeg's log says about a file that cannot be opened; empty where it says nothing."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as lines:
+            try:
+                opened(path).close()
+            except Exception as error:  # noqa: BLE001 - it failed before, in the same way
+                logging.debug("%s: %s", path, error)
+        messages = [text.strip() for _, _, text in lines]
+    finally:
+        av.logging.set_level(level)
+    if any("moov atom not found" in message for message in messages):
+        return "its index (moov) is missing: it was cut short, or never finished"
+    return messages[0] if messages else ""
