@@ -48,7 +48,7 @@ def _names(error: OSError, path: str | Path) -> bool:
 
 def reason(error: BaseException) -> str:
     """What an error says of itself, in one line: the system's words, or the first line of its own."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) and not str(error):
         return "it takes more memory than there is"
     if isinstance(error, KeyError) and error.args:
         return f"{error.args[0]} is missing"

@@ -78,7 +78,7 @@ def _unforeseen(error: Exception) -> str:
     if wanted and not _has_devices():  # JAX says so in as many ways as it has versions
         return f"JAX finds no device for JAX_PLATFORMS={wanted}: unset it, or install the extra for it"
     if _is_out_of_memory(error):
-        return f"out of memory: a smaller --batch-size or data.batch_size takes less ({reason(error)})"
+        return f"out of memory: {reason(error)}; a smaller --batch-size or data.batch_size takes less"
     return f"{text} (unforeseen: EARVAE_DEBUG=1 shows where; please report it)"
 
 

@@ -1,5 +1,6 @@
 """`Codec`: any length, exactly the whole-file answer, constant memory, all local devices."""
 
+import dataclasses
 import functools
 import os
 import zlib

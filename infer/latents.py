@@ -96,7 +96,8 @@ def read_latents(path: str | Path) -> Latents:
         for key, array in (("mean", mean), ("std", std)):
             if array.dtype.kind != "f":
                 raise UserError(f"{name}: {key} holds {array.dtype}, not floating-point numbers")
-        mean, std = mean.astype(np.float32), std.astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused as that
+            mean, std = mean.astype(np.float32), std.astype(np.float32)
         without_std = "std" not in file
         described = json.loads(str(file["metadata"]))
     if not isinstance(described, dict):

@@ -22,7 +22,7 @@ class OddError(Exception):
         (OddError(), "OddError"),
         (KeyError("shape"), "shape is missing"),
         (RecursionError("too deep"), "too deep"),
-        (MemoryError(), "MemoryError"),
+        (MemoryError(), "it takes more memory than there is"),
         (OSError(13, "Permission denied", "other name"), "Permission denied"),
     ],
 )

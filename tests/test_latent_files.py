@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from earvae_jax import checkpoints
 from earvae_jax.audio.reader import read
 from earvae_jax.audio.writer import write
+from earvae_jax.errors import UserError
+from earvae_jax.infer.latents import read_latents
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -89,3 +92,11 @@ def test_what_is_wrong_with_latents_is_named(earvae, small_checkpoint, checkpoin
     status, lines = earvae(*call, checkpoint, "--overwrite")
     refusal = f"good.npz: encoded by another model: {small_checkpoint.name} ("
     assert status == 1 and any(refusal in line and checkpoint.name in line for line in lines), lines
+
+
+def test_latents_too_large_for_float32_are_refused(tmp_path):
+    with np.load(Path(__file__).parent / "data" / "cases" / "concat.npz") as file:
+        content = {name: file[name] for name in file}
+    np.savez(tmp_path / "a.npz", **content | {"mean": content["mean"].astype(np.float64) * 1e300})
+    with pytest.raises(UserError, match=r"a\.npz: holds NaN or infinite latents"):
+        read_latents(tmp_path / "a.npz")

@@ -86,6 +86,13 @@ def test_a_codec_that_nobody_knows_is_named():
         read(_HERE / "unknown_codec.mkv")
 
 
+def test_what_looks_like_mpeg_and_is_none_is_refused_quietly(tmp_path, capfd):
+    (tmp_path / "a.mp3").write_bytes(b"\xff\xfb\x90\x64" + np.random.default_rng(0).bytes(300))
+    with pytest.raises(UserError, match=r"a\.mp3: "):
+        read(tmp_path / "a.mp3")
+    assert capfd.readouterr().err == ""
+
+
 def test_a_wrong_frame_count_loses_nothing_inside():
     """The padding that a header puts into the middle of the file is left out at the end."""
     audio = read(_HERE / "xing_half.mp3")[0]

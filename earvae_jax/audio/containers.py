@@ -44,6 +44,11 @@ def kind(head: bytes) -> str:
     return {b"caff": "caf", b".snd": "au", b"dns.": "au", b"fLaC": "flac"}.get(head[:4], "")
 
 
+def is_mpeg(head: bytes) -> bool:
+    """Whether it begins as MPEG audio or a tag before it."""
+    return head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
+
+
 def is_playlist(head: bytes) -> bool:
     """Whether it is a text that names other files, which nobody asked to be opened."""
     return head.lstrip(b"\xef\xbb\xbf\r\n\t ").startswith((b"#EXTM3U", b"ffconcat", b"[playlist]"))

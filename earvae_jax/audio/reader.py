@@ -90,6 +90,7 @@ class AudioReader:
 
     def blocks(self, size: int) -> Iterator[Float[np.ndarray, "T C"]]:
         """All samples in order, `size` at a time but for the last block."""
+        _ = self._source.announced  # of the file as it is now, before it changes
         if self._matrix is not None:
             logging.info("%s: %s", shown(self.path), mixing_words(self.file_channels))
         while len(block := self._read(size)):
@@ -107,7 +108,7 @@ class AudioReader:
 
     def count(self) -> int:
         """About how many samples there are, without decoding them: as announced, or by a quick look."""
-        with explaining(self.path):
+        with explaining(self.path, "its length cannot be found"):
             return self._source.count()
 
     def _read(self, size: int) -> Float[np.ndarray, "T C"]:
@@ -178,7 +179,8 @@ class AudioReader:
             problem: Exception = UserError(str(error).replace(shown(path), shown(self.path)))
         except Exception as error:  # noqa: BLE001 - of any kind: libsndfile may know a format that FFmpeg does not
             problem = error
-        if not kind and (source := _sndfile(path, kind)) is not None:
+        # Of MPEG audio libsndfile's decoder knows no more, and prints what it thinks of it.
+        if not (kind or containers.is_mpeg(head)) and (source := _sndfile(path, kind)) is not None:
             return source
         if isinstance(problem, UserError):
             raise problem
