@@ -63,11 +63,16 @@ def save(
         again when loaded, and the fingerprint is that of the rounded ones.
 
     Raises:
-      UserError: something stands at `path` and `overwrite` is false, or the folder cannot be written.
+      UserError: something stands at `path` and `overwrite` is false, or it is a folder of other things than a
+        checkpoint, or it cannot be written.
     """
     path = Path(path)
     if exists(path) and not overwrite:
         raise UserError(f"{path}: exists already; choose another name or pass --overwrite")
+    if path.name in ("", "..") or (exists(path) and _holds_other_things(path)):
+        raise UserError(
+            f"{path}: a folder of other things, which a checkpoint does not replace; name another"
+        )
     if dtype != "float32" and path.suffix != ".safetensors":
         raise ValueError("only a .safetensors file can hold another dtype than float32")
     stored = {name: array.astype(dtype) for name, array in named_arrays(model).items()}
@@ -84,6 +89,11 @@ def save(
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
     return info
+
+
+def _holds_other_things(path: Path) -> bool:
+    with explaining(path, "cannot be written"):
+        return path.is_dir() and any(path.iterdir()) and not (path / orbax_folders.METADATA).exists()
 
 
 def _write_directory(path: Path, arrays: Mapping[str, jax.Array], metadata: Mapping[str, Any]) -> None:
@@ -167,7 +177,7 @@ def _existing(path: str | Path | None) -> Path:
     path = Path(path)
     if not exists(path):
         raise UserError(f"{path}: no such checkpoint")
-    if path.is_file() and path.suffix != ".safetensors":
+    if not path.is_dir() and (not path.is_file() or path.suffix != ".safetensors"):
         raise UserError(_FOREIGN.format(path=path))
     return path
 

@@ -15,6 +15,7 @@ from earvae_jax.borders import explaining, read_json
 from earvae_jax.errors import UserError
 from earvae_jax.parameters import differences
 
+METADATA = "_CHECKPOINT_METADATA"  # the file that every such folder has
 _ARRAY = b"/zarr.json"  # the key that every array has in the store
 
 
@@ -24,7 +25,7 @@ def custom_metadata(path: Path) -> Mapping[str, Any]:
     Raises:
       UserError: the folder holds none, or is damaged.
     """
-    values = read_json(path / "_CHECKPOINT_METADATA", "checkpoint")
+    values = read_json(path / METADATA, "checkpoint")
     with explaining(path, "damaged checkpoint"):
         return dict(values["custom_metadata"] or {})
 

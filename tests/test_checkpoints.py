@@ -320,3 +320,25 @@ def test_a_name_with_a_line_break_stands_in_one_line(model):
     with pytest.raises(UserError, match=r"unexpected a\\nb float32") as caught:
         build(model.config, {**named_arrays(model), "a\nb": np.zeros(3, np.float32)})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [".", "..", "music"])
+def test_a_folder_of_other_things_is_never_replaced(model, tmp_path, monkeypatch, name):
+    (tmp_path / "here" / "music").mkdir(parents=True)
+    (tmp_path / "here" / "music" / "song.wav").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="a folder of other things"):
+        checkpoints.save(name, model, overwrite=True)
+    assert Path("music", "song.wav").exists() and [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_a_folder_with_nothing_in_it_is_replaced_if_asked(model, tmp_path):
+    checkpoints.save(tmp_path, model, overwrite=True)
+    checkpoints.load(tmp_path)
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path):
+    """Nobody may write into it for ever."""
+    for name in ("pipe", "pipe.safetensors"):
+        os.mkfifo(tmp_path / name)
+        assert "not a checkpoint of this project" in refusal(tmp_path / name)

@@ -255,6 +255,7 @@ def test_a_dict_that_holds_itself_is_read_once(weights, expected):
         lambda tensor: tensor.to("meta"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*quantized tensor")
 def test_tensors_that_no_weights_are_made_of_are_refused(weights, kind):
     path = weights(lambda state: {**state, "encoder.odd": kind(torch.ones(3, 4))})
     assert "encoder.odd is no plain tensor of real numbers" in refusal(path)

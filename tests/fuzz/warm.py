@@ -89,6 +89,7 @@ class Runner:
             except BaseException as thrown:  # noqa: BLE001 - whatever comes out is what is looked for
                 error = thrown
             gc.collect()  # what is told of things that nobody waited for belongs to this case
+            gc.freeze()  # or every collection would go through all that JAX keeps of earlier cases
         said = os.pread(self._said, 1 << 20, 0).decode("utf-8", "replace")
         if error is not None:
             raise traceback_fault(error)
