@@ -100,7 +100,8 @@ def save(
 
 
 def _holds_other_things(path: Path) -> bool:
-    return path.is_dir() and any(path.iterdir()) and not (path / orbax_folders.METADATA).exists()
+    with explaining(path, "cannot be written"):
+        return path.is_dir() and any(path.iterdir()) and not (path / orbax_folders.METADATA).exists()
 
 
 def _write_directory(path: Path, arrays: Mapping[str, jax.Array], metadata: Mapping[str, Any]) -> None:

@@ -20,8 +20,6 @@ _UNREACHABLE = {
     "global_cond_dim": "nothing gives the transformer a global condition",
     "natten_kernel_size": "neighbourhood attention is not reachable in the published code",
 }
-
-
 # Sizes beyond these are slips or damage; some would take days or all of the memory before anything is said.
 _WIDEST = 1 << 16  # channels of a level, numbers of a latent, inner width of a transformer
 _MOST_CHANNELS = 1 << 10  # of audio
@@ -247,8 +245,7 @@ class ModelConfig:
         try:
             return dacite.from_dict(cls, _as_tuples(values), options)
         except dacite.UnexpectedDataError as error:
-            unknown = ", ".join(sorted(error.keys))
-            raise UserError(one_line(f"model config: unknown key {unknown}")) from None
+            raise UserError(one_line(f"model config: unknown key {', '.join(sorted(error.keys))}")) from None
         except dacite.DaciteFieldError as error:
             raise UserError(one_line(f"model config: {error}")) from None
 

@@ -41,8 +41,6 @@ class SndFile:
     @functools.cached_property
     def announced(self) -> int:
         """Samples that the header promises, 0 where it does not; looked for when it is asked."""
-        if self._part is not None:
-            return self._frames
         announced, notes = containers.promise(self._path, self._kind, self.count(), self.sample_rate)
         self.damage.notes += notes
         return announced
@@ -84,6 +82,7 @@ class SndFile:
         self.close()
         self._file, self._part = file, part
         self._frames += file.frames
+        self.announced = self._frames
         return True
 
 
