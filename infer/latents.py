@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def read_latents(path: str | Path) -> Latents:
         with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused as that
             mean, std = mean.astype(np.float32), std.astype(np.float32)
         without_std = "std" not in file
-        described = json.loads(str(file["metadata"]))
+        described = json.loads(_text(file["metadata"], name))
     if not isinstance(described, dict):
         raise UserError(f"{name}: damaged: its metadata are no JSON object")
     missing = [key for key in ("format_version", *_FIELDS) if key not in described]
@@ -130,6 +131,15 @@ def _opened(path: Path, name: str) -> np.lib.npyio.NpzFile:
         if member.file_size > _LARGE and member.file_size > 100 * member.compress_size:
             raise UserError(f"{name}: damaged: {member.filename} would become {member.file_size} bytes")
     return file
+
+
+def _text(array: np.ndarray, name: str) -> str:
+    """The text of an array; NumPy reads any number as a letter, and Python cannot say some of them."""
+    is_text = array.dtype.kind == "U" and array.size == 1 and array.dtype.itemsize > 0
+    letter = np.dtype(np.uint32).newbyteorder(array.dtype.byteorder)
+    if not is_text or np.atleast_1d(array).view(letter).max() > sys.maxunicode:
+        raise UserError(f"{name}: damaged: its metadata are no text")
+    return str(array[()] if array.ndim == 0 else array.ravel()[0])
 
 
 def maker(path: str | Path) -> str:

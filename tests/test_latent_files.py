@@ -100,3 +100,15 @@ def test_latents_too_large_for_float32_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", **content | {"mean": content["mean"].astype(np.float64) * 1e300})
     with pytest.raises(UserError, match=r"a\.npz: holds NaN or infinite latents"):
         read_latents(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_metadata_that_are_no_text_are_refused(tmp_path, order):
+    with np.load(Path(__file__).parent / "data" / "cases" / "concat.npz") as file:
+        content = {name: file[name] for name in file}
+    letters = np.frombuffer(content["metadata"].tobytes(), np.uint32).copy()
+    letters[40] = 0x08000066  # beyond Unicode, which Python cannot even print
+    broken = letters.astype(f"{order}u4").view(f"{order}U{len(letters)}").reshape(())
+    np.savez(tmp_path / "a.npz", **content | {"metadata": broken})
+    with pytest.raises(UserError, match=r"a\.npz: damaged: its metadata are no text"):
+        read_latents(tmp_path / "a.npz")

@@ -7,7 +7,7 @@ from absl import logging
 from av.codec.context import Flags2
 
 from earvae_jax.audio import mp3_header
-from earvae_jax.borders import shown
+from earvae_jax.borders import one_line, shown
 from earvae_jax.errors import UserError
 
 # Formats that are packets and nothing else: FFmpeg counts them to have times, and guesses how many there are.
@@ -91,7 +91,7 @@ def opening_fault(path: Path) -> str:
                 opened(path).close()
             except Exception as error:  # noqa: BLE001 - it failed before, in the same way
                 logging.debug("%s: %s", path, error)
-        messages = [text.strip() for _, _, text in lines]
+        messages = [one_line(text.strip()) for _, _, text in lines]
     finally:
         av.logging.set_level(level)
     if any("moov atom not found" in message for message in messages):

@@ -6,6 +6,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from earvae_jax.borders import shown
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -57,7 +59,8 @@ def check_line(message: str, names: Sequence[str], who: str) -> None:
         raise FaultError(f"empty message: {who}")
     if len(message.splitlines()) > 1:
         raise FaultError(f"several lines: {who}: {general(message.splitlines()[0])}", message)
-    if names and not any(name in message for name in names):
+    # A message shows a name as a line of text can hold it.
+    if names and not any(text in message for name in names for text in (name, shown(name))):
         raise FaultError(f"names no file: {who}: {general(message)}", message)
 
 
