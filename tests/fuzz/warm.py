@@ -96,7 +96,7 @@ class Runner:
         if refusal is not None:
             for name in case.names:  # may itself hold a line break; the command writes it out
                 refusal = refusal.replace(name, one_line(name))
-            check_line(refusal, tuple(map(one_line, case.names)), "UserError")
+            check_line(refusal, (*case.names, *map(one_line, case.names)), "UserError")
             self._check_said(said, "library call")
             return "line", refusal
         if case.words is None:
