@@ -17,6 +17,7 @@ from absl import app, logging
 from absl.flags import argparse_flags
 
 from earvae_jax.errors import UserError
+from earvae_jax.known_faults import keep_transforms_from_hanging
 
 # Each module offers add_arguments(parser) and run(arguments) -> exit status; what is heavy to import waits
 # until run.
@@ -63,6 +64,7 @@ def _run(arguments: argparse.Namespace) -> None:
     handler.setFormatter(_Line())
     handler.addFilter(_is_ours_or_serious)
     module, _ = _SUBCOMMANDS[arguments.command]
+    keep_transforms_from_hanging()
     try:
         status = importlib.import_module(module).run(arguments)
     except UserError as error:

@@ -1,0 +1,26 @@
+"""Releases of jaxlib that this package does not admit, and what commands do where one is installed anyway."""
+
+import os
+
+import jaxlib
+from absl import logging
+
+# Fourier transforms of one program can wait for each other for ever on a CPU: docs/known-faults.md.
+HANGING_JAXLIB = ("0.11.1", "0.11.2")
+_FLAG = "--xla_cpu_multi_thread_eigen"
+
+
+def keep_transforms_from_hanging() -> None:
+    """Runs each Fourier transform of this process on one thread where the jaxlib is one that can hang.
+
+    Has to come before JAX computes anything. A choice that `XLA_FLAGS` holds already is left as it is.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jaxlib.__version__ not in HANGING_JAXLIB or _FLAG in flags:
+        return
+    os.environ["XLA_FLAGS"] = f"{flags} {_FLAG}=false".lstrip()
+    logging.warning(
+        "jaxlib %s can hang for ever on a CPU, so parts of this run use one thread; run: pip install %r",
+        jaxlib.__version__,
+        f"jax>=0.9,{','.join(f'!={version}' for version in HANGING_JAXLIB)},<0.12",
+    )
