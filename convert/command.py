@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .config_from_tensors import Stated
+    from earvae_jax.convert.config_from_tensors import Stated
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
 
 def stated_options(arguments: argparse.Namespace) -> "Stated":
     """What the flags of `add_weights_arguments` say."""
-    from .config_from_tensors import Stated
+    from earvae_jax.convert.config_from_tensors import Stated
 
     return Stated(arguments.sample_rate, arguments.dim_heads, arguments.final_tanh)
 
@@ -51,11 +51,11 @@ def run(arguments: argparse.Namespace) -> int:
     from absl import logging
 
     if arguments.direction == "to-torch":
-        from .to_torch import export
+        from earvae_jax.convert.to_torch import export
 
         export(arguments.checkpoint, arguments.output, overwrite=arguments.overwrite)
     else:
-        from .from_torch import convert
+        from earvae_jax.convert.from_torch import convert
 
         convert(
             arguments.weights,

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from earvae_jax.config import ModelConfig
+from earvae_jax.convert.keys import torch_tensors
+from earvae_jax.convert.published import PUBLISHED
+from earvae_jax.convert.traces import traces
 from earvae_jax.errors import UserError
+from earvae_jax.model.config import ModelConfig
 from earvae_jax.parameters import differences
-
-from .keys import torch_tensors
-from .published import PUBLISHED
-from .traces import traces
 
 _QK_NORM = "transformer.attn_kwargs.qk_norm"
 _FLAGS = {

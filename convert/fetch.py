@@ -4,8 +4,8 @@ from pathlib import Path
 
 from absl import logging
 
-from earvae_jax.addresses import address
 from earvae_jax.errors import UserError
+from earvae_jax.system.addresses import address
 
 _SCHEME = "hf://"
 

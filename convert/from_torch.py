@@ -8,16 +8,15 @@ import numpy as np
 from absl import logging
 
 from earvae_jax import checkpoints, parameters
-from earvae_jax.addresses import address
-from earvae_jax.config import ModelConfig
+from earvae_jax.convert.config_from_tensors import NOTHING_STATED, Stated, from_file, from_tensors
+from earvae_jax.convert.fetch import local_path
+from earvae_jax.convert.keys import to_arrays
+from earvae_jax.convert.published import by_sha256
+from earvae_jax.convert.state_dict import WeightsFile
+from earvae_jax.convert.state_dict import read as read_state_dict
 from earvae_jax.errors import UserError
-
-from .config_from_tensors import NOTHING_STATED, Stated, from_file, from_tensors
-from .fetch import local_path
-from .keys import to_arrays
-from .published import by_sha256
-from .state_dict import WeightsFile
-from .state_dict import read as read_state_dict
+from earvae_jax.model.config import ModelConfig
+from earvae_jax.system.addresses import address
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError
+from earvae_jax.model.config import ModelConfig
 from earvae_jax.parameters import differences, expected_arrays
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from importlib import resources
 
-from earvae_jax.config import ModelConfig
+from earvae_jax.model.config import ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earvae_jax import checkpoints
-from earvae_jax.atomic import replacing
 from earvae_jax.borders import exists
+from earvae_jax.convert.keys import to_tensors
 from earvae_jax.errors import UserError, require
+from earvae_jax.model.vae import EarVAE
 from earvae_jax.parameters import named_arrays
-from earvae_jax.vae import EarVAE
-
-from .keys import to_tensors
+from earvae_jax.system.atomic import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 def state_dict(model: EarVAE) -> "OrderedDict[str, Tensor]":
     """The bare state dict in the published key order; it loads into the published code with `strict=True`."""
     torch = require("torch", extra="torch")
-    from .torch_model import TorchEarVAE
+    from earvae_jax.convert.torch_port.model import TorchEarVAE
 
     tensors = to_tensors(model.config, named_arrays(model))
     with torch.device("meta"):  # only the order of the keys is wanted, nothing is computed

@@ -8,9 +8,9 @@ import importlib
 _EXPORTS = {
     "load": "checkpoints",
     "save": "checkpoints",
-    "EarVAE": "vae",
-    "ModelConfig": "config",
-    "Posterior": "bottleneck",
+    "EarVAE": "model.vae",
+    "ModelConfig": "model.config",
+    "Posterior": "model.bottleneck",
     "UserError": "errors",
 }
 

@@ -16,13 +16,13 @@ import safetensors.flax
 from absl import logging
 
 from earvae_jax import demo, orbax_folders
-from earvae_jax.addresses import address
-from earvae_jax.atomic import replacing
 from earvae_jax.borders import exists, explaining, parse_json, reason, shown
-from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError
+from earvae_jax.model.config import ModelConfig
+from earvae_jax.model.vae import EarVAE
 from earvae_jax.parameters import build, expected_arrays, fingerprint, named_arrays
-from earvae_jax.vae import EarVAE
+from earvae_jax.system.addresses import address
+from earvae_jax.system.atomic import replacing
 
 FORMAT_VERSION = 1
 _OF_A_RUN = "model.safetensors"  # what `train` writes into its --workdir

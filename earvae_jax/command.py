@@ -22,20 +22,20 @@ from absl.flags import argparse_flags
 
 from earvae_jax.borders import explained, one_line, reason
 from earvae_jax.errors import UserError
-from earvae_jax.known_faults import keep_transforms_from_hanging
+from earvae_jax.system.known_faults import keep_transforms_from_hanging
 
 # Each module offers add_arguments(parser) and run(arguments) -> exit status; what is heavy to import waits
 # until run.
 _SUBCOMMANDS = {
-    "reconstruct": ("earvae_jax.infer.reconstruct_command", "encode and decode audio files"),
-    "encode": ("earvae_jax.infer.encode_command", "write the latents of audio files"),
-    "decode": ("earvae_jax.infer.decode_command", "write the audio of latent files"),
-    "evaluate": ("earvae_jax.infer.evaluate_command", "compare reconstructions with originals; a report"),
+    "reconstruct": ("earvae_jax.infer.commands.reconstruct", "encode and decode audio files"),
+    "encode": ("earvae_jax.infer.commands.encode", "write the latents of audio files"),
+    "decode": ("earvae_jax.infer.commands.decode", "write the audio of latent files"),
+    "evaluate": ("earvae_jax.infer.evaluation.command", "compare reconstructions with originals; a report"),
     "train": ("earvae_jax.train.command", "train or fine-tune a model"),
     "convert": ("earvae_jax.convert.command", "move weights between PyTorch and JAX"),
-    "parity": ("earvae_jax.convert.parity_command", "prove that PyTorch and JAX compute the same"),
-    "benchmark": ("earvae_jax.infer.benchmark_command", "measure speed and memory on this machine"),
-    "info": ("earvae_jax.infer.info_command", "print a checkpoint's config, sizes and provenance"),
+    "parity": ("earvae_jax.convert.parity.command", "prove that PyTorch and JAX compute the same"),
+    "benchmark": ("earvae_jax.infer.benchmark.command", "measure speed and memory on this machine"),
+    "info": ("earvae_jax.infer.commands.info", "print a checkpoint's config, sizes and provenance"),
 }
 _INTERRUPTED, _TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM, as shells report them
 

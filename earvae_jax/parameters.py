@@ -11,11 +11,11 @@ import jax
 import numpy as np
 from flax import nnx
 
-from earvae_jax import machine
 from earvae_jax.borders import one_line
-from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError
-from earvae_jax.vae import EarVAE
+from earvae_jax.model.config import ModelConfig
+from earvae_jax.model.vae import EarVAE
+from earvae_jax.system import machine
 
 
 def named_arrays(model: nnx.Module) -> dict[str, jax.Array]:

@@ -19,22 +19,21 @@ from earvae_jax.audio.channels import to_channels
 from earvae_jax.audio.resampling import Resampler, resampled_length
 from earvae_jax.borders import shown
 from earvae_jax.checkpoints import load_with_info
-from earvae_jax.compilation_cache import enable_compilation_cache
 from earvae_jax.errors import UserError
-from earvae_jax.lengths import latents_of
+from earvae_jax.infer.audio_input import AudioInput, audio_input
+from earvae_jax.infer.engine.batching import Batcher
+from earvae_jax.infer.engine.compiled import CompiledModel
+from earvae_jax.infer.engine.cutting import Cut, cut_audio, cut_latents, latent_count
+from earvae_jax.infer.engine.pipeline import NOT_FINITE, Pipeline, Task
+from earvae_jax.infer.engine.receptive_field import decoder_context, encoder_context
+from earvae_jax.infer.engine.tiling import Tiling, sizes_for
+from earvae_jax.infer.latent_input import LatentInput, latent_input
+from earvae_jax.infer.latents import Latents
+from earvae_jax.infer.listed import Listed
+from earvae_jax.model.lengths import latents_of
+from earvae_jax.model.vae import EarVAE
 from earvae_jax.parameters import fingerprint, named_arrays
-from earvae_jax.vae import EarVAE
-
-from .audio_input import AudioInput, audio_input
-from .batching import Batcher
-from .compiled import CompiledModel
-from .cutting import Cut, cut_audio, cut_latents, latent_count
-from .latent_input import LatentInput, latent_input
-from .latents import Latents
-from .listed import Listed
-from .pipeline import NOT_FINITE, Pipeline, Task
-from .receptive_field import decoder_context, encoder_context
-from .tiling import Tiling, sizes_for
+from earvae_jax.system.compilation_cache import enable_compilation_cache
 
 LatentKind = Literal["mean", "sample"]
 Given = ArrayLike | os.PathLike[str]  # torch tensors, `Latents` and text among them

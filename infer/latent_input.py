@@ -11,9 +11,8 @@ from jaxtyping import Float
 
 from earvae_jax.arrays import host_array, is_floating
 from earvae_jax.errors import UserError
-
-from .audio_input import local_path
-from .latents import Latents, read_latents
+from earvae_jax.infer.audio_input import local_path
+from earvae_jax.infer.latents import Latents, read_latents
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from earvae_jax.atomic import replacing
 from earvae_jax.borders import explaining, reason, shown
 from earvae_jax.errors import UserError
-
-from .made_with import made_with
+from earvae_jax.infer.made_with import made_with
+from earvae_jax.system.atomic import replacing
 
 FORMAT_VERSION = 1
 _FIELDS = ("sample_rate", "samples", "channels", "model", "name")

@@ -11,12 +11,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from places import GOLDEN, GOLDEN_MODELS, ROOT
 
-_HERE = Path(__file__).parent
 _IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ  # its environment is the first process's
 if not _IS_WORKER:  # before anything compiles, and for every subprocess
     os.environ["EARVAE_CACHE_DIR"] = tempfile.mkdtemp(prefix="earvae-test-cache-")
-MODELS = ("tiny_44k", "tiny_48k", "options_elu_nearest_tanh", "options_transformer")
 
 
 def pytest_unconfigure(config):
@@ -42,7 +41,7 @@ def programs_of_a_file_alone():
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once():
     """What several tests compile is compiled once, also where the library leaves the cache to its caller."""
-    from earvae_jax.compilation_cache import enable_compilation_cache
+    from earvae_jax.system.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache()
 
@@ -62,13 +61,13 @@ def quick_compilation():
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Recordings of the published code on random weights; each folder: config, weights, inputs, outputs."""
-    return _HERE / "data" / "golden"
+    return GOLDEN
 
 
 @pytest.fixture(scope="session")
 def shared_audio() -> Path:
     """Music and published reconstructions, which are not part of the repository."""
-    folder = _HERE.parents[1] / "shared" / "audio"
+    folder = ROOT.parent / "shared" / "audio"
     if not folder.is_dir():
         pytest.skip(f"the recordings for testing are not at hand ({folder.parent.name}/{folder.name})")
     return folder
@@ -83,7 +82,7 @@ def models(golden):
     from earvae_jax.parameters import build
 
     built = {}
-    for name in MODELS:
+    for name in GOLDEN_MODELS:
         rate = 48_000 if name.endswith("48k") else 44_100
         folder = golden / name
         weights = from_torch.read(folder / "weights.pyt", config=folder / "config.json", stated=Stated(rate))

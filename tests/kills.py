@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).with_name("helpers")))
+
 import light_training
 import numpy as np
 import small_models

@@ -7,8 +7,8 @@ import pytest
 
 from earvae_jax import parameters
 from earvae_jax.borders import exists, explaining, one_line, parse_json, read_json
-from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError
+from earvae_jax.model.config import ModelConfig
 
 
 class OddError(Exception):

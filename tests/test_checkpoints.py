@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import small_models
+from places import HELPERS
 
 import earvae_jax
 from earvae_jax import checkpoints
@@ -206,7 +207,7 @@ def test_kill_during_a_save_leaves_no_final_name(tmp_path, name):
         "checkpoints.save(sys.argv[1], small_models.model(small_models.config()))\n"
     )
     path = tmp_path / name
-    killed = subprocess.run([sys.executable, "-c", script, path], cwd=Path(__file__).parent, check=False)
+    killed = subprocess.run([sys.executable, "-c", script, path], cwd=HELPERS, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not path.exists() and "no such checkpoint" in refusal(path)
     checkpoints.save(path, small_models.model(small_models.config()))
@@ -234,7 +235,7 @@ def test_a_full_disk_is_one_line(tmp_path, name):
     """The system refuses to let files grow, as a full disk does."""
     done = subprocess.run(
         [sys.executable, "-c", FULL, tmp_path / name, "SIG_IGN"],
-        cwd=Path(__file__).parent,
+        cwd=HELPERS,
         capture_output=True,
         text=True,
         check=False,
@@ -247,9 +248,7 @@ def test_a_full_disk_is_one_line(tmp_path, name):
 def test_what_a_kill_in_the_middle_of_a_file_leaves_is_removed_by_the_next_save(model, tmp_path):
     """The system kills what writes beyond a limit."""
     path = tmp_path / "model.safetensors"
-    killed = subprocess.run(
-        [sys.executable, "-c", FULL, path, "SIG_DFL"], cwd=Path(__file__).parent, check=False
-    )
+    killed = subprocess.run([sys.executable, "-c", FULL, path, "SIG_DFL"], cwd=HELPERS, check=False)
     assert killed.returncode == -signal.SIGXFSZ and list(tmp_path.iterdir()) and not path.exists()
     checkpoints.save(path, model)
     assert [found.name for found in tmp_path.iterdir()] == [path.name]

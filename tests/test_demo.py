@@ -5,8 +5,8 @@ import pytest
 
 from earvae_jax import checkpoints, demo
 from earvae_jax.audio.reader import read
-from earvae_jax.metrics import evaluate_pair
 from earvae_jax.parameters import named_arrays
+from earvae_jax.signal.metrics import evaluate_pair
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -4,14 +4,14 @@ import ast
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
 APPLICATIONS = ("convert", "train", "infer")
 # The benchmarks measure against the torch port, with the same weights.
 EXCEPTIONS = {
-    ("infer/contenders.py", "earvae_jax.convert.torch_model"),
-    ("infer/contenders.py", "earvae_jax.convert.to_torch"),
-    ("train/torch_step.py", "earvae_jax.convert.torch_model"),
+    ("infer/benchmark/contenders.py", "earvae_jax.convert.torch_port.model"),
+    ("infer/benchmark/contenders.py", "earvae_jax.convert.to_torch"),
+    ("train/studies/torch_step.py", "earvae_jax.convert.torch_port.model"),
 }
 
 

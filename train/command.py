@@ -2,7 +2,7 @@
 
 import argparse
 
-from earvae_jax import processes
+from earvae_jax.system import processes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,15 +29,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     from absl import logging
 
-    from earvae_jax.compilation_cache import enable_compilation_cache
     from earvae_jax.errors import require
+    from earvae_jax.system.compilation_cache import enable_compilation_cache
 
     require("grain", extra="train")
     require("tensorboardX", extra="train")
     enable_compilation_cache()
     processes.join(arguments)
 
-    from .loop import train
+    from earvae_jax.train.loop import train
 
     with processes.leaving_others_at_failure():
         config = _config(arguments.config, arguments.overrides)
@@ -53,8 +53,7 @@ def _config(name: str, overrides: list[str]):
 
     from earvae_jax.borders import exists
     from earvae_jax.errors import UserError
-
-    from .config import BUNDLED, TrainConfig
+    from earvae_jax.train.config import BUNDLED, TrainConfig
 
     path = Path(name)
     if not exists(path) and path.name == name:
@@ -69,8 +68,7 @@ def _initial_model(path: str, config):
     """What `train` is told of a model to start from."""
     from earvae_jax import checkpoints
     from earvae_jax.errors import UserError
-
-    from .same_run import differing_options
+    from earvae_jax.train.run.same_run import differing_options
 
     model, info = checkpoints.load_with_info(path)
     different = differing_options(model.config.to_dict(), config.model_config.to_dict())

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from earvae_jax.borders import exists, one_line, read_json
-from earvae_jax.config import ModelConfig
 from earvae_jax.errors import UserError
-from earvae_jax.lengths import latents_of, samples_of
-
-from .config_values import (
+from earvae_jax.model.config import ModelConfig
+from earvae_jax.model.lengths import latents_of, samples_of
+from earvae_jax.train.config_values import (
     expect,
     expect_not_negative,
     expect_positive,
@@ -22,8 +21,8 @@ from .config_values import (
     read_config,
     without_comments,
 )
-from .discriminator import DiscriminatorConfig
-from .objective import ObjectiveConfig
+from earvae_jax.train.losses.discriminator import DiscriminatorConfig
+from earvae_jax.train.losses.objective import ObjectiveConfig
 
 BUNDLED = Path(str(resources.files("earvae_jax.configs")))  # folder of the configs in the package
 _SEEDS = 2**31  # JAX's default integers have 32 bits

@@ -8,10 +8,10 @@ from jaxtyping import Float
 from scipy import fft
 
 from earvae_jax.errors import UserError
-from earvae_jax.initial_values import constant, norms
-from earvae_jax.layers import Conv, ConvTranspose, SnakeBeta
-from earvae_jax.oobleck import DecoderBlock, EncoderBlock, ResidualUnit
-from earvae_jax.vae import EarVAE
+from earvae_jax.model.initial_values import constant, norms
+from earvae_jax.model.layers import Conv, ConvTranspose, SnakeBeta
+from earvae_jax.model.oobleck import DecoderBlock, EncoderBlock, ResidualUnit
+from earvae_jax.model.vae import EarVAE
 
 _RESIDUAL_GAIN = 0.1  # of the convolutions that end the residual units, thirty in a row
 _SNAKE_BETA = 2.0  # sin² is added with e^−2: close to linear for music's amplitudes

@@ -12,20 +12,19 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from earvae_jax.errors import UserError
+from earvae_jax.model.vae import EarVAE
 from earvae_jax.parameters import check_fits_in_memory, fingerprint, named_arrays
-from earvae_jax.vae import EarVAE
-
-from .between_processes import any_process, failing_together, gather, local, replicate
-from .board import Board
-from .config import TrainConfig
-from .data import training_batches, training_examples, validation_audio
-from .exports import Exports
-from .progress import Progress
-from .run_checkpoints import Record, RunCheckpoints
-from .same_run import check_same_origin, rate_jumps
-from .step import Terms, Trainer, TrainState
-from .validation import SCORE, Validator
-from .workdir import claim
+from earvae_jax.system.between_processes import any_process, failing_together, gather, local, replicate
+from earvae_jax.train.config import TrainConfig
+from earvae_jax.train.data.batches import training_batches, training_examples, validation_audio
+from earvae_jax.train.run.board import Board
+from earvae_jax.train.run.checkpoints import Record, RunCheckpoints
+from earvae_jax.train.run.exports import Exports
+from earvae_jax.train.run.progress import Progress
+from earvae_jax.train.run.same_run import check_same_origin, rate_jumps
+from earvae_jax.train.run.validation import SCORE, Validator
+from earvae_jax.train.run.workdir import claim
+from earvae_jax.train.step import Terms, Trainer, TrainState
 
 _DATA = "data"  # the mesh axis over which batches are split
 

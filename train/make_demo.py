@@ -1,35 +1,8 @@
-"""Puts a run's model and a clip of music into the package: `python -m earvae_jax.train.make_demo WORKDIR`.
+"""The former name of `python -m earvae_jax.train.studies.make_demo`."""
 
-The model is stored as bfloat16, half its size. The clip is synthetic music that no run with an even seed
-trains on.
-"""
-
+import runpy
 import sys
-from pathlib import Path
-
-from absl import logging
-
-from earvae_jax import checkpoints, demo
-from earvae_jax.audio.writer import write
-
-from . import synthetic
-
-_CLIP_SECONDS = 6
-_CLIP = (1, 10)  # the data set that seed 0 validates on, and a piece of it that comes out about as the mean
-
-
-def make_demo(workdir: Path) -> None:
-    """Writes `demo.MODEL` and `demo.CLIP` from `workdir/model.safetensors`."""
-    model, info = checkpoints.load_with_info(workdir / "model.safetensors")
-    provenance = info.provenance
-    checkpoints.save(demo.MODEL, model, provenance=provenance, dtype="bfloat16", overwrite=True)
-    rate = model.config.sample_rate
-    clip = synthetic.render(*_CLIP, samples=_CLIP_SECONDS * rate, sample_rate=rate)
-    write(demo.CLIP, clip, rate, format="flac")
-    for path in (demo.MODEL, demo.CLIP):
-        logging.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
-
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.INFO)
-    make_demo(Path(sys.argv[1]))
+    sys.stderr.write("this program is now `python -m earvae_jax.train.studies.make_demo`\n")
+    runpy.run_module("earvae_jax.train.studies.make_demo", run_name="__main__", alter_sys=True)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from .config import OptimizerConfig
+from earvae_jax.train.config import OptimizerConfig
 
 
 def learning_rate(step: Int[Array, ""], config: OptimizerConfig, steps: int) -> Float[Array, ""]:

@@ -9,16 +9,15 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from earvae_jax.bottleneck import Posterior
-from earvae_jax.lengths import latents_of
-from earvae_jax.vae import EarVAE
-
-from .adversarial import Parameters, Terms, adversarial_gradients, weighted
-from .config import TrainConfig
-from .discriminator import Discriminator
-from .initialization import start_as_transform
-from .objective import reconstruction_objective
-from .optimizer import build_optimizer, learning_rate
+from earvae_jax.model.bottleneck import Posterior
+from earvae_jax.model.lengths import latents_of
+from earvae_jax.model.vae import EarVAE
+from earvae_jax.train.config import TrainConfig
+from earvae_jax.train.initialization import start_as_transform
+from earvae_jax.train.losses.adversarial import Parameters, Terms, adversarial_gradients, weighted
+from earvae_jax.train.losses.discriminator import Discriminator
+from earvae_jax.train.losses.objective import reconstruction_objective
+from earvae_jax.train.optimizer import build_optimizer, learning_rate
 
 
 @jax.tree_util.register_dataclass

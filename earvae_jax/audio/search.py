@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from earvae_jax.file_search import find_files
+from earvae_jax.system.file_search import find_files
 
 # What FFmpeg and libsndfile read: audio, and films for their sound.
 _NAMES = (

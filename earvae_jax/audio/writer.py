@@ -12,9 +12,9 @@ import soundfile
 from absl import logging
 from jaxtyping import Float
 
-from earvae_jax.atomic import replacing
 from earvae_jax.borders import reason, shown
 from earvae_jax.errors import UserError
+from earvae_jax.system.atomic import replacing
 
 # Writing keeps what the model gives: a float WAV does not clip at full scale.
 SUBTYPES = {"wav": "FLOAT", "flac": "PCM_24"}

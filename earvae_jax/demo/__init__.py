@@ -1,4 +1,4 @@
-"""A small model and a few seconds of music in the package: `earvae_jax.train.make_demo` made them."""
+"""A small model and a few seconds of music in the package: `earvae_jax.train.studies.make_demo` made them."""
 
 from pathlib import Path
 

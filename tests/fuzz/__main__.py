@@ -4,7 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package `fuzz`, beside `small_models`
+# The package `fuzz` and `small_models`.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 
 from fuzz import campaign, table
 from fuzz.cases.domains import NAMES

@@ -7,8 +7,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from earvae_jax import machine, parameters
-from earvae_jax.config import ModelConfig
+from earvae_jax import parameters
+from earvae_jax.model.config import ModelConfig
+from earvae_jax.system import machine
 
 from .cases.corpus import Seeds
 
@@ -17,7 +18,7 @@ _TRACED = 300_000  # parameters of a model that is small enough to be traced in 
 
 def install(seeds: Seeds) -> None:
     """Whole models are loaded once, training ends before its first step, benchmarks measure nothing."""
-    from earvae_jax.infer import benchmark
+    from earvae_jax.infer.benchmark import measure as benchmark
     from earvae_jax.infer.codec import Codec
     from earvae_jax.train import loop
 
@@ -45,8 +46,8 @@ def install(seeds: Seeds) -> None:
 
 def train(config, workdir, **_) -> int:
     """In place of a run: everything that its first step needs, as shapes."""
+    from earvae_jax.train.run.workdir import claim
     from earvae_jax.train.step import Trainer
-    from earvae_jax.train.workdir import claim
 
     parameters.check_fits_in_memory(config.model_config)
     with claim(workdir):
@@ -71,8 +72,8 @@ def _small(config) -> bool:
 
 def use_model(config: ModelConfig) -> None:
     """What is done with a config that was accepted: its arrays, and of a small one a trace of both ways."""
-    from earvae_jax.infer.receptive_field import decoder_context, encoder_context
-    from earvae_jax.vae import EarVAE
+    from earvae_jax.infer.engine.receptive_field import decoder_context, encoder_context
+    from earvae_jax.model.vae import EarVAE
 
     encoder_context(config), decoder_context(config)
     if parameter_count(config) > _TRACED or config.downsampling_ratio > 4096:
@@ -101,7 +102,7 @@ def parameter_count(config: ModelConfig) -> int:
 
 
 def _measure(model, *, name: str, seconds: float, repeats: int, dtype: str, **_):
-    from earvae_jax.infer.benchmark import Result, Row
+    from earvae_jax.infer.benchmark.measure import Result, Row
 
     row = Row("nothing", "encode", 1.0, 1.0, 1.0, 1.0, 0.5, 0.0, None)
     return Result({"machine": "none"}, name, dtype, seconds, repeats, {"none": 1.0}, {}, (row,))

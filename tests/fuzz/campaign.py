@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
+from places import HELPERS, TESTS
+
 from .cases.domains import domain_of
 from .outcomes import Outcome, first_frames
 
@@ -124,7 +126,7 @@ class Worker:
 
     def _start(self) -> None:
         environment = os.environ | {
-            "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+            "PYTHONPATH": os.pathsep.join(map(str, (TESTS, HELPERS))),
             "HOME": str(self.folder / "home"),
             "TMPDIR": str(self.folder / "temporary"),
             "EARVAE_CACHE_DIR": str(self.state.folder / "programs"),

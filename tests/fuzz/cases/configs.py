@@ -22,7 +22,7 @@ def make(random: random.Random, seeds: Seeds) -> Case:
 
 
 def _model(random: random.Random, seeds: Seeds) -> Case:
-    from earvae_jax.config import ModelConfig
+    from earvae_jax.model.config import ModelConfig
 
     from ..accepted import use_model
 

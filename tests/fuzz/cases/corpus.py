@@ -13,8 +13,8 @@ import small_models
 import soundfile
 
 from earvae_jax import checkpoints
-from earvae_jax.config import TransformerConfig
 from earvae_jax.errors import require
+from earvae_jax.model.config import TransformerConfig
 
 RATE = small_models.SAMPLE_RATE
 # Codec, container and its suffix, as ffmpeg names them.

@@ -1,0 +1,1 @@
+"""Proof that PyTorch and JAX compute the same, part by part."""

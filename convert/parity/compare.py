@@ -1,0 +1,182 @@
+"""The same audio through PyTorch and JAX: how far apart they are, and how far each is from float64.
+
+Two correct float32 programs differ by rounding. What tells rounding from a mistake is a float64 run of the
+PyTorch model: the JAX model passes where it is no further from it than twice PyTorch's own float32 run, plus
+1e-6.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from earvae_jax.model.bottleneck import Posterior
+from earvae_jax.model.vae import EarVAE
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_FLOOR = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One layer's output, or the whole model's. Distances are maxima, in units of `scale`."""
+
+    name: str
+    shape: tuple[int, ...]  # channels last
+    max_difference: float  # max |JAX − PyTorch|, as it is
+    relative_difference: float  # ‖JAX − PyTorch‖₂ / ‖PyTorch‖₂
+    scale: float  # the larger of 1 and the float64 run's peak
+    torch_error: float  # PyTorch float32 from float64
+    jax_error: float  # JAX from float64
+
+    @property
+    def passed(self) -> bool:
+        """Whether JAX is about as exact as PyTorch; false where anything is NaN."""
+        return self.jax_error <= 2 * self.torch_error + _FLOOR
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Rows in the order of computation, each on the outcome of the rows before it."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every row has."""
+        return all(row.passed for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        rows = [{**dataclasses.asdict(row), "passed": row.passed} for row in self.rows]
+        return {"passed": self.passed, "rows": rows}
+
+    def table(self) -> str:
+        """As text, one line for each row and one for the outcome."""
+        width = max(len(row.name) for row in self.rows)
+        header = f"{'':{width}}   max |Δ|   relative   torch ↔ float64   JAX ↔ float64"
+        lines = [
+            f"{row.name:{width}}  {row.max_difference:8.1e}   {row.relative_difference:8.1e}"
+            f"   {row.torch_error:15.1e}   {row.jax_error:13.1e}{'' if row.passed else '   FAILED'}"
+            for row in self.rows
+        ]
+        failed = sum(not row.passed for row in self.rows)
+        rule = f"JAX no further from float64 than twice PyTorch's distance + {_FLOOR:g}"
+        outcome = f"FAILED in {failed} of {len(lines)} rows: {rule}" if failed else f"passed: {rule}"
+        return "\n".join([header, *lines, outcome]) + "\n"
+
+
+def compare(model: EarVAE, torch_model: "nn.Module", audio: Float[np.ndarray, "B T C"]) -> Report:
+    """Encodes and decodes (the mean latents) in both frameworks and in float64.
+
+    Args:
+      model: the JAX model.
+      torch_model: the port or the published `EAR_VAE`, with the same weights, in float32; left in float64.
+      audio: at the model's sample rate, at least one latent long.
+    """
+    ours = jax_outputs(model, audio)
+    theirs = torch_outputs(torch_model, audio)
+    truth = torch_outputs(torch_model.double(), audio)
+    return Report(tuple(_row(name, ours[name], theirs[name], truth[name]) for name in truth))
+
+
+def jax_outputs(model: EarVAE, audio: Float[np.ndarray, "B T C"]) -> dict[str, np.ndarray]:
+    """The output of every top-level layer, by its published name, and of the model; channels last."""
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def run(state: nnx.State, audio: Float[Array, "B T C"]) -> dict[str, Array]:
+        return dict(_walk(nnx.merge(graph, state), audio))
+
+    with jax.default_matmul_precision("highest"):
+        outputs = run(state, np.asarray(audio, np.float32))
+    return {name: np.asarray(array) for name, array in outputs.items()}
+
+
+def torch_outputs(model: "nn.Module", audio: Float[np.ndarray, "B T C"]) -> dict[str, np.ndarray]:
+    """As `jax_outputs`, of a PyTorch model, in the model's own precision."""
+    import torch
+
+    outputs: dict[str, np.ndarray] = {}
+
+    def note(name: str, tensor: torch.Tensor, *, sequence: bool = False) -> None:
+        # Everything is [B, C, T] in PyTorch but what the transformer sees.
+        outputs[name] = (tensor if sequence else tensor.transpose(1, 2)).contiguous().numpy()
+
+    hooks = []
+    for part in ("encoder", "transformers", "decoder"):
+        layers = getattr(getattr(model, part, None), "layers", ())
+        for index, layer in enumerate(layers):
+
+            def hook(module, inputs, output, name=f"{part}.layers.{index}", sequence=part == "transformers"):
+                note(name, output, sequence=sequence)
+
+            hooks.append(layer.register_forward_hook(hook))
+    dtype = next(model.parameters()).dtype
+    try:
+        with torch.no_grad():
+            encoded = model.encoder(torch.tensor(np.swapaxes(audio, 1, 2), dtype=dtype))
+            mean, scale = encoded.chunk(2, dim=1)
+            note("mean", mean)
+            note("scale", scale)
+            note("reconstruction", model.decode(mean))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return outputs
+
+
+def _walk(model: EarVAE, audio: Float[Array, "B T C"]) -> Iterator[tuple[str, Array]]:
+    x = audio
+    for index, layer in enumerate(model.encoder.layers):
+        x = layer(x)
+        yield f"encoder.layers.{index}", x
+    posterior = Posterior.from_encoder(x)
+    yield "mean", posterior.mean
+    yield "scale", posterior.scale
+    x = posterior.mean
+    if model.transformers is not None:
+        x = model.transformers.embed(x)
+        for index, layer in enumerate(model.transformers.layers):
+            x = layer(x, model.transformers.rotary_pos_emb)
+            yield f"transformers.layers.{index}", x
+    for index, layer in enumerate(model.decoder.layers):
+        x = layer(x)
+        yield f"decoder.layers.{index}", x
+    yield "reconstruction", x
+
+
+def _row(name: str, ours: np.ndarray, theirs: np.ndarray, truth: np.ndarray) -> Row:
+    scale = max(1.0, float(np.max(np.abs(truth))))
+    difference = ours.astype(np.float64) - theirs
+    norm = float(np.linalg.norm(theirs.astype(np.float64)))
+    return Row(
+        name=name,
+        shape=ours.shape,
+        max_difference=float(np.max(np.abs(difference))),
+        relative_difference=float(np.linalg.norm(difference)) / norm if norm else 0.0,
+        scale=scale,
+        torch_error=float(np.max(np.abs(theirs - truth))) / scale,
+        jax_error=float(np.max(np.abs(ours - truth))) / scale,
+    )
+
+
+def probe_signal(samples: int, channels: int) -> Float[np.ndarray, "1 T C"]:
+    """Decaying harmonics over a little noise, different in each channel, peak 0.5; the same at every call."""
+    generator = np.random.default_rng(0)
+    time = np.arange(samples)[:, None]
+    frequencies = (
+        0.005 * np.arange(1, 9)[:, None] * generator.uniform(0.9, 1.1, channels)
+    )  # cycles per sample
+    phases = generator.uniform(0, 2 * np.pi, (8, channels))
+    audio = 0.02 * generator.standard_normal((samples, channels))
+    for harmonic, (frequency, phase) in enumerate(zip(frequencies, phases, strict=True), start=1):
+        decay = np.exp(-harmonic * (time % 11_025) / 8_000)  # struck again and again
+        audio += decay / harmonic * np.sin(2 * np.pi * frequency * time + phase)
+    return (0.5 * audio / np.max(np.abs(audio))).astype(np.float32)[None]

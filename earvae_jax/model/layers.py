@@ -1,0 +1,243 @@
+"""The layers that the Oobleck encoder and decoder are made of.
+
+Arrays are [B, T, C]. A window of a longer file carries an `Extent`: the positions of it that exist in the
+file. Every convolution then sees zeros elsewhere, exactly where a run of the whole file pads with zeros.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from earvae_jax.model.convolution import conv1d, conv_transpose1d, weight_norm
+from earvae_jax.model.initial_values import constant, norms, uniform
+from earvae_jax.model.lengths import downsampled_length, resampling_padding, upsampled_length
+from earvae_jax.model.snake import snake
+
+
+class Buffer(nnx.Variable):
+    """A constant that stands in the weight file and is applied, but not trained."""
+
+
+class Extent(NamedTuple):
+    """The positions start ≤ t < stop of each window that exist in its file."""
+
+    start: Int[Array, "B"]
+    stop: Int[Array, "B"]
+
+    def keep(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """Zeros outside; whatever stood there, NaN included, is gone."""
+        position = lax.broadcasted_iota(jnp.int32, (1, x.shape[1], 1), 1)
+        inside = (position >= self.start[:, None, None]) & (position < self.stop[:, None, None])
+        return jnp.where(inside, x, jnp.zeros((), x.dtype))
+
+    def replicate(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """The first and last values that exist, repeated outside."""
+        position = lax.broadcasted_iota(jnp.int32, (1, x.shape[1], 1), 1)
+        first = jnp.clip(self.start, 0, x.shape[1] - 1)[:, None, None]
+        last = jnp.clip(self.stop - 1, 0, x.shape[1] - 1)[:, None, None]
+        x = jnp.where(position < first, jnp.take_along_axis(x, first, axis=1), x)
+        return jnp.where(position > last, jnp.take_along_axis(x, last, axis=1), x)
+
+    def downsampled(self, stride: int) -> "Extent":
+        """After a strided convolution. A window starts at a multiple of all strides, so its start divides."""
+        return Extent(self.start // stride, downsampled_length(self.stop, stride))
+
+    def upsampled(self, stride: int, *, nearest: bool) -> "Extent":
+        """After up-sampling; nearest-neighbour repetition keeps odd strides whole."""
+        stop = self.stop * stride if nearest else upsampled_length(self.stop, stride)
+        return Extent(self.start * stride, stop)
+
+
+class SnakeBeta(nnx.Module):
+    """x + sin²(x·eᵅ) / (eᵝ + 1e-9), with α and β per channel."""
+
+    def __init__(self, channels: int):
+        self.is_folded = False
+        self.alpha = nnx.Param(constant(np.zeros(channels, np.float32)))
+        self.beta = nnx.Param(constant(np.zeros(channels, np.float32)))
+
+    @property
+    def frequency(self) -> Float[Array, "C"]:
+        """eᵅ."""
+        return self.folded_frequency[...] if self.is_folded else jnp.exp(self.alpha[...])
+
+    @property
+    def amplitude(self) -> Float[Array, "C"]:
+        """1/(eᵝ + 1e-9)."""
+        return self.folded_amplitude[...] if self.is_folded else 1 / (jnp.exp(self.beta[...]) + 1e-9)
+
+    def fold(self) -> None:
+        """Keeps frequency and amplitude in place of α and β, for inference."""
+        if not self.is_folded:  # a residual unit holds one activation twice
+            alpha, beta = np.asarray(self.alpha[...]), np.asarray(self.beta[...])
+            with np.errstate(all="ignore"):  # as for the convolutions' weights
+                self.folded_frequency = Buffer(constant(np.exp(alpha)))
+                self.folded_amplitude = Buffer(constant(1 / (np.exp(beta) + np.float32(1e-9))))
+            del self.alpha, self.beta
+            self.is_folded = True
+
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        return snake(x, self.frequency, self.amplitude)
+
+
+class Elu(nnx.Module):
+    """The activation of models without snake."""
+
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        return jax.nn.elu(x)
+
+
+class Tanh(nnx.Module):
+    """The decoder's final squashing."""
+
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        return jnp.tanh(x)
+
+
+class Identity(nnx.Module):
+    """Stands where the published layer list has a layer that does nothing."""
+
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        return x
+
+
+def activation(channels: int, *, use_snake: bool) -> nnx.Module:
+    """SnakeBeta, or ELU."""
+    return SnakeBeta(channels) if use_snake else Elu()
+
+
+def uniform_param(shape: tuple[int, ...], bound: float, rngs: nnx.Rngs | None) -> nnx.Param:
+    """A trained array, uniform in ±bound at first: torch's initialisation with bound = 1/√fan-in.
+
+    Without `rngs` only its shape, for a model whose arrays come from a checkpoint.
+    """
+    if rngs is None:
+        return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32))
+    return nnx.Param(uniform(rngs, shape, bound))
+
+
+class Conv(nnx.Module):
+    """A convolution over time with weight norm, as `torch.nn.utils.weight_norm(Conv1d)`.
+
+    Length: ⌊(T + 2·padding − dilation·(width − 1) − 1)/stride⌋ + 1. Initialised as torch does.
+    """
+
+    _gain_axis = 2  # one gain for each output channel
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        width: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        padding: int | tuple[int, int] = 0,
+        bias: bool = True,
+        rngs: nnx.Rngs | None,
+    ):
+        self.width, self.stride, self.dilation, self.padding = width, stride, dilation, padding
+        self.is_folded = False
+        # torch takes axis 1 of the weight for the fan-in, the outputs where the convolution is transposed.
+        fan_in = width * (inputs if self._gain_axis == 2 else outputs)
+        bound = fan_in**-0.5
+        self.direction = uniform_param((width, inputs, outputs), bound, rngs)
+        gains = (self.direction.shape[self._gain_axis],)
+        self.gain = uniform_param(gains, 0.0, rngs)
+        if rngs is not None:
+            self.gain.set_value(norms(self.direction[...], axis=self._gain_axis))
+        self.bias = uniform_param((outputs,), bound, rngs) if bias else None
+
+    @property
+    def kernel(self) -> Float[Array, "K I O"]:
+        """The weight that the gain and the direction make."""
+        if self.is_folded:
+            return self.folded_kernel[...]
+        return weight_norm(self.gain[...], self.direction[...], axis=self._gain_axis)
+
+    def __call__(self, x: Float[Array, "B T I"], extent: Extent | None = None) -> Float[Array, "B T2 O"]:
+        if extent is not None and self.width > 1:
+            x = extent.keep(x)
+        return self._convolve(x)
+
+    def fold(self) -> None:
+        """Keeps the weight in place of gain and direction, for inference."""
+        self.folded_kernel = Buffer(constant(self._kernel_on_host()))
+        del self.gain, self.direction
+        self.is_folded = True
+
+    def _kernel_on_host(self) -> Float[np.ndarray, "K I O"]:
+        # In numpy, since compiling a program for each shape would cost more than the arithmetic.
+        gain, direction = np.asarray(self.gain[...]), np.asarray(self.direction[...])
+        others = tuple(axis for axis in range(3) if axis != self._gain_axis)
+        with np.errstate(all="ignore"):  # weights out of range show in the outputs
+            norm = np.sqrt(np.sum(np.square(direction), axis=others, keepdims=True, dtype=np.float64))
+            return direction * (np.expand_dims(gain, others) / norm).astype(np.float32)
+
+    def _convolve(self, x: Float[Array, "B T I"]) -> Float[Array, "B T2 O"]:
+        return conv1d(
+            x,
+            self.kernel,
+            _value(self.bias),
+            stride=self.stride,
+            dilation=self.dilation,
+            padding=self.padding,
+        )
+
+
+class ConvTranspose(Conv):
+    """A transposed convolution over time with weight norm: one gain for each input channel.
+
+    Length: (T − 1)·stride − 2·padding + width.
+    """
+
+    _gain_axis = 1
+
+    def _convolve(self, x: Float[Array, "B T I"]) -> Float[Array, "B T2 O"]:
+        return conv_transpose1d(x, self.kernel, _value(self.bias), stride=self.stride, padding=self.padding)
+
+
+class NearestUpsample(nnx.Module):
+    """Repeats every step `stride` times, then convolves with width 2·stride. Length: T·stride."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, bias: bool, rngs: nnx.Rngs | None):
+        self.stride = stride
+        width = 2 * stride
+        sides = ((width - 1) // 2, width - 1 - (width - 1) // 2)  # torch's padding="same"
+        self.conv = Conv(inputs, outputs, width, padding=sides, bias=bias, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B T I"], extent: Extent | None = None) -> Float[Array, "B T2 O"]:
+        upsampled = None if extent is None else extent.upsampled(self.stride, nearest=True)
+        return self.conv(jnp.repeat(x, self.stride, axis=1), upsampled)
+
+
+def downsampling_conv(inputs: int, outputs: int, stride: int, *, bias: bool, rngs: nnx.Rngs | None) -> Conv:
+    """The convolution that ends an encoder block."""
+    padding = resampling_padding(stride)
+    return Conv(inputs, outputs, 2 * stride, stride=stride, padding=padding, bias=bias, rngs=rngs)
+
+
+def upsampling_conv(
+    inputs: int, outputs: int, stride: int, *, bias: bool, rngs: nnx.Rngs | None
+) -> ConvTranspose:
+    """The transposed convolution that begins a decoder block."""
+    padding = resampling_padding(stride)
+    return ConvTranspose(inputs, outputs, 2 * stride, stride=stride, padding=padding, bias=bias, rngs=rngs)
+
+
+def _value(variable: nnx.Variable | None) -> Array | None:
+    return None if variable is None else variable[...]
+
+
+def folded(model: nnx.Module) -> nnx.Module:
+    """The same model for inference: weight norms and snake parameters are worked out once, here."""
+    model = nnx.merge(*nnx.split(model))  # new modules, the same arrays
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, Conv | SnakeBeta):
+            module.fold()
+    return model

@@ -1,0 +1,1 @@
+"""Signal mathematics: spectra, weightings, loudness and metrics. Nothing here knows the model."""

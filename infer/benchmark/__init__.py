@@ -1,0 +1,1 @@
+"""Measuring the codec, and reading, on this machine."""

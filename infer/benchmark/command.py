@@ -1,0 +1,89 @@
+"""`earvae benchmark`: speed and memory on this machine, against PyTorch where it is installed."""
+
+import argparse
+
+_DEFAULT_CONFIG = "ear_vae_44k"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the command."""
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--checkpoint", metavar="DIR", help="the model to measure")
+    model.add_argument(
+        "--config", metavar="JSON", help=f"random weights of this config; default: {_DEFAULT_CONFIG}"
+    )
+    parser.add_argument(
+        "--seconds", type=_positive(float), default=20.0, help="length of the audio; default: 20"
+    )
+    parser.add_argument("--repeats", type=_positive(int), default=5, help="rounds in turns; default: 5")
+    parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "tf32", "bfloat16"), help="of both sides"
+    )
+    parser.add_argument(
+        "--skip-compile", action="store_true", help="leave out torch.compile, which takes minutes to start"
+    )
+    parser.add_argument("--json", metavar="OUT", help="write the measurements there too")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measures and prints a table; returns the exit status."""
+    import json
+    import os
+    import sys
+    from importlib import resources
+    from pathlib import Path
+
+    # JAX would take most of a GPU at its start and leave too little to torch.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    from flax import nnx
+
+    from earvae_jax import checkpoints
+    from earvae_jax.errors import UserError
+    from earvae_jax.infer.benchmark.measure import measure
+    from earvae_jax.model.config import ModelConfig
+    from earvae_jax.model.vae import EarVAE
+    from earvae_jax.parameters import check_fits_in_memory
+    from earvae_jax.system.atomic import replacing
+    from earvae_jax.system.compilation_cache import OFF, enable_compilation_cache
+    from earvae_jax.system.heap import use_one_heap
+
+    # As the commands that are measured. What else they set could slow torch down, in this process too.
+    use_one_heap()
+    enable_compilation_cache(OFF)  # the time to compile is measured
+    if arguments.checkpoint:
+        name, model = Path(arguments.checkpoint).name, checkpoints.load(arguments.checkpoint)
+    else:
+        path = arguments.config or resources.files("earvae_jax.configs") / f"{_DEFAULT_CONFIG}.json"
+        name, config = Path(str(path)).stem, ModelConfig.from_json(path)
+        try:
+            check_fits_in_memory(config)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        model = EarVAE(config, rngs=nnx.Rngs(0))
+    result = measure(
+        model,
+        name=name,
+        seconds=arguments.seconds,
+        repeats=arguments.repeats,
+        dtype=arguments.dtype,
+        with_compile=not arguments.skip_compile,
+    )
+    sys.stdout.write(result.table())
+    if arguments.json:
+        try:
+            with replacing(arguments.json) as temporary:
+                temporary.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{arguments.json}: cannot be written: {error.strerror or error}") from None
+    return 0
+
+
+def _positive(kind: type):
+    def parse(text: str):
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not above zero")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse names it where the text is no number
+    return parse

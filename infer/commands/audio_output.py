@@ -1,0 +1,34 @@
+"""Writing what the codec decodes."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from earvae_jax.audio.writer import writing
+from earvae_jax.infer.latents import Latents
+from earvae_jax.infer.made_with import comment
+
+
+def audio_writer(
+    path: Path, format: str, maker: str
+) -> Callable[[Iterator[Float[np.ndarray, "T C"]], Latents], None]:
+    """A `Task.write` that writes blocks to a file of the rate and channels that were encoded.
+
+    `maker` says in the file's metadata what made it.
+    """
+
+    def write(blocks: Iterator[Float[np.ndarray, "T C"]], latents: Latents) -> None:
+        with writing(
+            path,
+            sample_rate=latents.sample_rate,
+            channels=latents.channels,
+            format=format,
+            samples=latents.samples,
+            comment=comment(maker),
+        ) as file:
+            for block in blocks:
+                file.write(block)
+
+    return write

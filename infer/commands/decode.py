@@ -1,0 +1,60 @@
+"""`earvae decode`: write the audio of latent files."""
+
+import argparse
+
+from earvae_jax.infer.commands.arguments import (
+    add_audio_output_arguments,
+    add_codec_arguments,
+    add_sampling_arguments,
+    join_processes,
+    open_codec,
+    sampling_words,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the command."""
+    from earvae_jax.system.processes import add_arguments as add_process_arguments
+
+    parser.add_argument("inputs", nargs="+", metavar="LATENTS", help=".npz files and folders of them")
+    parser.add_argument("--output-dir", required=True, metavar="DIR", help="gets an audio file for each")
+    add_audio_output_arguments(parser)
+    add_sampling_arguments(parser)
+    add_codec_arguments(parser)
+    add_process_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Decodes every file; the exit status is that of the contract."""
+    import functools
+    from pathlib import Path
+
+    from earvae_jax.infer.commands.audio_output import audio_writer
+    from earvae_jax.infer.commands.jobs import Job, run_jobs, share, writable_folder
+    from earvae_jax.infer.commands.output_names import jobs_for
+    from earvae_jax.infer.engine.pipeline import Task
+    from earvae_jax.infer.latents import read_latents
+    from earvae_jax.infer.made_with import audio_maker, made_with
+    from earvae_jax.system.file_search import find_files
+
+    found = find_files(arguments.inputs, {".npz"}, "latent files", output_dir=Path(arguments.output_dir))
+    output_dir = writable_folder(arguments.output_dir)
+    process, processes = join_processes(arguments)
+    jobs = jobs_for(found, output_dir, f".{arguments.format}", {".npz"})
+    jobs, refused = share(jobs, process=process, processes=processes)
+    codec = open_codec(arguments)
+
+    this = made_with(codec.model_fingerprint, arguments.dtype, sampling_words(arguments))
+
+    def task(job: Job) -> Task:
+        return Task(
+            job.name,
+            latents=functools.partial(read_latents, job.source),
+            write=audio_writer(job.output, arguments.format, this),
+            latent=arguments.latent,
+            seed=arguments.seed,
+        )
+
+    return run_jobs(
+        codec, jobs, task, failed=refused, overwrite=arguments.overwrite, made_by=audio_maker, this=this
+    ).status

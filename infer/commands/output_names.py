@@ -1,0 +1,53 @@
+"""Names of outputs: as those of the inputs, and no two alike."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from absl import logging
+
+from earvae_jax.borders import shown
+from earvae_jax.infer.commands.jobs import Job
+
+
+def jobs_for(
+    found: Sequence[tuple[Path, Path]], output_dir: Path, suffix: str, known: Collection[str]
+) -> list[Job]:
+    """The jobs of files with their relative names; each output has a name of its own.
+
+    `album/song.mp3` becomes `album/song` with the suffix. Where that is the name of two, each keeps its own
+    ending (`song.mp3.wav`, `song.flac.wav`); where that is not enough, the folders of their inputs are put
+    before. A line of the log says how they are named.
+
+    Args:
+      known: endings that are left off.
+    """
+    levels = [0] * len(found)
+    while True:
+        names = [
+            _name(source, relative, suffix, known, level)
+            for (source, relative), level in zip(found, levels, strict=True)
+        ]
+        counts = Counter(names)
+        raised = [
+            level + (counts[name] > 1 and level < len(source.absolute().parts))
+            for (source, _), name, level in zip(found, names, levels, strict=True)
+        ]
+        if raised == levels:
+            break
+        levels = raised
+    jobs = []
+    for (source, relative), name, level in zip(found, names, levels, strict=True):
+        if level:
+            logging.info("%s: is written as %s, as another input has its name", shown(source), shown(name))
+        jobs.append(Job(source, str(relative), output_dir / name))
+    return jobs
+
+
+def _name(source: Path, relative: Path, suffix: str, known: Collection[str], level: int) -> Path:
+    if level == 0:
+        ending = relative.suffix if relative.suffix.lower() in known else ""
+        return relative.with_name(relative.name.removesuffix(ending) + suffix)
+    folders = source.absolute().parent.parts[1:]
+    before = folders[len(folders) - level + 1 :] if level > 1 else ()
+    return Path(*before, relative.with_name(relative.name + suffix))

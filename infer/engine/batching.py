@@ -1,0 +1,70 @@
+"""Windows of any number of files, run in batches."""
+
+import collections
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from earvae_jax.infer.engine.cutting import Cut
+
+
+class _Waiting(NamedTuple):
+    cut: Cut
+    deliver: Callable[[Cut, Any], None]
+
+
+class Batcher:
+    """Collects windows by size, runs each full batch, and hands the results out when they are there.
+
+    Args:
+      run: (values [B, …], start [B], stop [B]) -> pytree of arrays [B, …].
+      batch_size: windows of a full batch.
+      multiple: every batch is a multiple of it: the number of devices.
+      in_flight: batches that compute while the next is prepared.
+    """
+
+    def __init__(self, run: Callable[..., Any], *, batch_size: int, multiple: int = 1, in_flight: int = 1):
+        self._run, self._batch_size, self._multiple, self._in_flight = run, batch_size, multiple, in_flight
+        self._waiting: dict[int, list[_Waiting]] = collections.defaultdict(list)
+        self._running: collections.deque[tuple[list[_Waiting], Any]] = collections.deque()
+
+    def add(self, cut: Cut, deliver: Callable[[Cut, Any], None]) -> None:
+        """Takes one window; `deliver(cut, result)` is called from a later `add` or `flush`."""
+        bucket = self._waiting[cut.window.size]
+        bucket.append(_Waiting(cut, deliver))
+        if len(bucket) >= self._batch_size:
+            self._start(cut.window.size)
+
+    def flush(self) -> None:
+        """Runs what waits and hands out everything."""
+        for size in sorted(self._waiting):
+            if self._waiting[size]:
+                self._start(size)
+        while self._running:
+            self._finish()
+
+    def _start(self, size: int) -> None:
+        while len(self._running) >= self._in_flight:
+            self._finish()
+        batch = self._waiting.pop(size)
+        count = _padded_count(len(batch), self._multiple, self._batch_size)
+        values = np.stack([waiting.cut.values for waiting in batch])
+        values = np.concatenate([values, np.zeros((count - len(batch), *values.shape[1:]), values.dtype)])
+        start, stop = np.zeros(count, np.int32), np.zeros(count, np.int32)
+        start[: len(batch)] = [waiting.cut.start for waiting in batch]
+        stop[: len(batch)] = [waiting.cut.stop for waiting in batch]
+        self._running.append((batch, self._run(values, start, stop)))
+
+    def _finish(self) -> None:
+        batch, results = self._running.popleft()
+        results = jax.tree.map(np.asarray, results)
+        for index, waiting in enumerate(batch):
+            waiting.deliver(waiting.cut, jax.tree.map(lambda array, i=index: array[i], results))
+
+
+def _padded_count(count: int, multiple: int, full: int) -> int:
+    """The next power of two times the number of devices, `full` at most: few programs for smaller batches."""
+    per_device, most = -(-count // multiple), -(-full // multiple)
+    return multiple * min(most, 1 << (per_device - 1).bit_length())

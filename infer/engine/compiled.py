@@ -1,0 +1,158 @@
+"""The model as compiled functions over windows: folded weights, one program per window size, many devices."""
+
+import contextlib
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from earvae_jax.errors import UserError
+from earvae_jax.infer.formulations.choice import choose_formulation
+from earvae_jax.model.attention import BLOCK
+from earvae_jax.model.bottleneck import Posterior
+from earvae_jax.model.layers import Extent
+from earvae_jax.model.vae import EarVAE
+
+# What a name of --dtype means: the type of the activations, and the precision of float32 products.
+# float32 is exact; tf32 lets an NVIDIA GPU round factors to 10 bits.
+DTYPES = {"float32": ("float32", "highest"), "tf32": ("float32", "default"), "bfloat16": ("bfloat16", None)}
+
+
+class CompiledModel:
+    """Runs batches of windows. Arrays come and go as float32; what a call returns may still be computing.
+
+    A batch is split over the devices, so its size is a multiple of their number; the weights are on each.
+    """
+
+    def __init__(self, model: EarVAE, *, dtype: str = "float32", devices: Sequence[jax.Device] | None = None):
+        if dtype not in DTYPES:
+            raise UserError(f"dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+        self.config = model.config
+        self.devices = tuple(devices or jax.local_devices())
+        self._dtype, self._precision = DTYPES[dtype]
+        mesh = Mesh(np.asarray(self.devices), ("batch",))
+        self._split = NamedSharding(mesh, PartitionSpec("batch"))
+        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        formulation = choose_formulation(model.config, self.devices[0].platform, self._dtype)
+        self.encoder_weights, encode = formulation.encoder(model.encoder)
+        self.decoder_weights, decode = formulation.decoder(model.decoder)
+        self.encoder_weights = jax.device_put(self.encoder_weights, self._everywhere)
+        self.decoder_weights = jax.device_put(self.decoder_weights, self._everywhere)
+        self.free_padding = formulation.free_padding
+        options = formulation.compiler_options
+        self._encode = jax.jit(
+            self._each_device(mesh, functools.partial(self._encode_windows, encode)), compiler_options=options
+        )
+        self._decode = jax.jit(
+            self._each_device(mesh, functools.partial(self._decode_windows, decode)), compiler_options=options
+        )
+        if model.transformers is not None:
+            # A call for each layer: between two only one array of the sequence is alive, and layers of one
+            # structure share a program.
+            rotary = model.transformers.rotary_pos_emb
+            split = [nnx.split((layer, rotary)) for layer in model.transformers.layers]
+            self._layers = [structure for structure, _ in split]
+            self.transformer_weights = jax.device_put([weights for _, weights in split], self.devices[0])
+            self._run_layer = jax.jit(self._transformer_layer, static_argnums=0)
+            self._embed = model.transformers.embed
+
+    def encode(
+        self, audio: Float[np.ndarray, "B T C"], start: Int[np.ndarray, "B"], stop: Int[np.ndarray, "B"]
+    ) -> tuple[Float[Array, "B N D"], Float[Array, "B N D"]]:
+        """Mean and standard deviation of every latent of the windows; T = N · downsampling_ratio."""
+        return self._run(self._encode, self.encoder_weights, audio, start, stop)
+
+    def decode(
+        self, latents: Float[np.ndarray, "B N D"], start: Int[np.ndarray, "B"], stop: Int[np.ndarray, "B"]
+    ) -> Float[Array, "B T C"]:
+        """The decoder without the transformer; T = `samples_of` N latents."""
+        return self._run(self._decode, self.decoder_weights, latents, start, stop)
+
+    def transform(self, latents: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+        """The transformer over all latents of one file, or the latents unchanged where there is none."""
+        transformer = self.config.transformer
+        if transformer is None:
+            return latents
+        count = len(latents)
+        size = _bucket(count)
+        if transformer.use_abs_pos_emb:
+            if count > transformer.abs_pos_emb_max_length:
+                raise UserError(
+                    f"{count} latents are more than abs_pos_emb_max_length "
+                    f"{transformer.abs_pos_emb_max_length} of this model: cut the audio into shorter files"
+                )
+            size = min(size, transformer.abs_pos_emb_max_length)
+        block = min(size, BLOCK)
+        rows = -(-size // block) * block
+        padded = np.zeros((1, rows, latents.shape[1]), np.float32)
+        padded[0, :count] = latents
+        del latents  # an hour of them is 40 MB, and so is each array of the sequence below
+        if transformer.use_abs_pos_emb or transformer.use_sinusoidal_emb:
+            padded[:, :size] = self._embed(padded[:, :size])
+        length = np.asarray([count], np.int32)
+        with self._matmul_precision():
+            values = jax.device_put(padded.reshape(-1, 1, block, padded.shape[-1]), self.devices[0])
+            del padded
+            for structure, weights in zip(self._layers, self.transformer_weights, strict=True):
+                values = self._run_layer(structure, weights, values, length)
+                values.block_until_ready()  # before the next call asks for memory
+        return np.asarray(values).reshape(rows, -1)[:count]
+
+    @staticmethod
+    def _each_device(mesh: Mesh, function):
+        """Runs a function of weights and a batch on each device's part of the batch: they need not talk."""
+        batch = PartitionSpec("batch")
+        return jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), batch, batch, batch),
+            out_specs=batch,
+            check_vma=False,  # or every zero that a loop begins with had to be declared as varying
+        )
+
+    def _run(self, function, weights, values, start, stop):
+        batch = [jax.device_put(np.asarray(x), self._split) for x in (values, start, stop)]
+        with self._matmul_precision():
+            return function(weights, *batch)
+
+    def _encode_windows(self, encode, weights, audio, start, stop):
+        output = encode(weights, audio.astype(self._dtype), Extent(start, stop)).astype(jnp.float32)
+        posterior = Posterior.from_encoder(output)
+        return posterior.mean, posterior.std
+
+    def _decode_windows(self, decode, weights, latents, start, stop):
+        return decode(weights, latents.astype(self._dtype), Extent(start, stop)).astype(jnp.float32)
+
+    def _transformer_layer(self, structure, weights, values, length):
+        """One layer over a sequence in blocks; a single block is computed at once."""
+        layer, rotary = nnx.merge(structure, weights)
+        values = values.astype(self._dtype)
+        if len(values) == 1:
+            values = layer(values[0], rotary, length)[None]
+        else:
+            values = layer.in_blocks(values, rotary, length)
+        return values.astype(jnp.float32)
+
+    def _matmul_precision(self) -> contextlib.AbstractContextManager:
+        if self._precision is None:
+            return contextlib.nullcontext()
+        return jax.default_matmul_precision(self._precision)
+
+
+def _bucket(count: int) -> int:
+    """A length not below `count`, of few different ones: files of many lengths share a program.
+
+    Up to one block of attention 64, 256 and 1024, then powers of two: blocks behind the end are passed over
+    and cost memory alone. Where that counts, above six minutes, four lengths to an octave.
+    """
+    for size in (64, 256, BLOCK):
+        if count <= size:
+            return size
+    octave = 1 << ((count - 1).bit_length() - 1)
+    step = octave if octave < 16 * BLOCK else octave // 4
+    return octave + -(-(count - octave) // step) * step

@@ -1,0 +1,96 @@
+"""Cutting a file into windows of a few fixed sizes whose kept parts are exact and cover the file.
+
+A window holds `size` latents, or their samples. Where the file goes on beyond it, the latents next to the
+edge lack a part of what they see and are not kept: `context` of them on each side. Where the file itself ends
+at the edge, all are kept.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from earvae_jax.errors import UserError
+from earvae_jax.infer.engine.receptive_field import Reach
+
+# Each a multiple of the next, so that any length is covered with little left over. In seconds of 44.1 kHz
+# music about 24, 6 and 1.5.
+WINDOW_SIZES = (1024, 256, 64)
+# What a window costs beside its latents, in latents: reading the weights and starting the program.
+_OVERHEAD = 8
+
+
+def sizes_for(*contexts: Reach) -> tuple[int, ...]:
+    """`WINDOW_SIZES`, doubled until the smallest window keeps half of its latents in each context."""
+    needed = 2 * (max(sum(context) for context in contexts) + 1)
+    factor = 1
+    while factor * WINDOW_SIZES[-1] < needed:
+        factor *= 2
+    return tuple(factor * size for size in WINDOW_SIZES)
+
+
+class Window(NamedTuple):
+    """A window of a file, in latents."""
+
+    start: int  # first latent in the window
+    size: int  # latents in the window, those behind the end of the file included
+    keep_from: int  # first latent kept, counted in the file
+    keep_to: int  # one behind the last latent kept
+
+
+class Tiling:
+    """Chooses windows one after the other; their kept parts cover a file without a gap or an overlap.
+
+    Args:
+      sizes: of the windows to choose from, in latents.
+      context: latents that a window needs beside those it keeps.
+      free_padding: whether what a window holds beyond the end of the file costs nothing.
+    """
+
+    def __init__(self, sizes: Sequence[int], context: Reach, *, free_padding: bool = False):
+        shortest = context.left + context.right + 1
+        if min(sizes) < shortest:
+            raise UserError(f"a window of {min(sizes)} latents keeps none; it needs at least {shortest}")
+        self.sizes, self.context, self._free_padding = tuple(sorted(sizes)), context, free_padding
+
+    @property
+    def lookahead(self) -> int:
+        """Latents behind the start of a window that must be there to choose it before the end is known."""
+        return 2 * self.sizes[-1]
+
+    def plan(self, latents: int) -> list[Window]:
+        """All windows of a file of known length, in order."""
+        windows: list[Window] = []
+        kept = 0
+        while kept < latents:
+            windows.append(self.next(kept, latents))
+            kept = windows[-1].keep_to
+        return windows
+
+    def next(self, kept: int, latents: int) -> Window:
+        """The window that follows the first `kept` latents of `latents`.
+
+        A file whose end is not known yet may pass what is known, if that is `lookahead` behind the window's
+        start: the largest size is best so far from the end.
+        """
+        start = max(0, kept - self.context.left)
+        rest = latents - start
+        far = rest >= self.lookahead
+        size = self.sizes[-1]
+        if not far:
+            size = _cheapest(rest, self.sizes, sum(self.context), self._free_padding)[1]
+        keep_to = latents if size >= rest else start + size - self.context.right
+        return Window(start, size, kept, keep_to)
+
+
+@functools.lru_cache(maxsize=4096)
+def _cheapest(rest: int, sizes: tuple[int, ...], overlap: int, free_padding: bool) -> tuple[int, int]:
+    """The least cost of covering `rest` latents from the start of a window, and the first window's size."""
+    options = []
+    for size in sizes:
+        cost = _OVERHEAD + (min(size, rest) if free_padding else size)
+        if size < rest:
+            cost += _cheapest(rest - size + overlap, sizes, overlap, free_padding)[0]
+        options.append((cost, size))
+        if size >= rest:
+            break
+    return min(options)

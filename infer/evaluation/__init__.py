@@ -1,0 +1,1 @@
+"""Comparing reconstructions with originals: pairs, metrics and the report page."""

@@ -1,0 +1,149 @@
+"""`earvae benchmark`: what it measures is what the model does; a run on a small model is whole."""
+
+import argparse
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small_models
+from flax import nnx
+
+from earvae_jax.errors import UserError
+from earvae_jax.infer.benchmark import (
+    command as benchmark_command,
+)
+from earvae_jax.infer.benchmark import (
+    contenders,
+    convolution_peak,
+)
+from earvae_jax.infer.benchmark import (
+    measure as benchmark,
+)
+from earvae_jax.system import compilation_cache
+
+CONFIG = small_models.config((2, 4), channels=8)
+
+
+def products(function, *arguments):
+    """Products of all convolutions in a function, as its program says."""
+    total = 0
+    for equation in jax.make_jaxpr(function)(*arguments).eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            total += equation.outvars[0].aval.size * kernel[0] * kernel[1]
+    return total
+
+
+def test_operations_are_those_of_the_model():
+    latents = 400
+    model = small_models.model(CONFIG)
+    encoder, decoder = nnx.split(model.encoder), nnx.split(model.decoder)
+    counted = convolution_peak.operations_per_latent(CONFIG)
+    audio = jnp.zeros((1, latents * CONFIG.downsampling_ratio, 2))
+    encoding = products(lambda x: nnx.merge(*encoder)(x), audio)
+    decoding = products(lambda x: nnx.merge(*decoder)(x), jnp.zeros((1, latents, CONFIG.latent_dim)))
+    assert 2 * encoding == counted["encode"] * latents
+    # The polyphase form computes one step beyond the end of each level.
+    assert 2 * decoding == pytest.approx(counted["decode"] * latents, rel=1 / latents)
+    assert counted["round trip"] == counted["encode"] + counted["decode"]
+
+
+MEMORY = """
+import numpy as np
+from earvae_jax import machine
+print(*(machine.memory_used_at_most(lambda: np.ones(size, np.uint8)) for size in (1, 1 << 27)))
+"""
+
+
+def test_memory_of_a_call():
+    """In a process of its own: memory that another test freed is taken again without growth."""
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    if "None" in done.stdout:
+        pytest.skip("this system does not tell the memory of a process")
+    small, large = map(int, done.stdout.split())
+    assert small < 1 << 26 <= large
+
+
+def test_contenders_agree():
+    pytest.importorskip("torch")
+    model = small_models.model(CONFIG)
+    generator = np.random.default_rng(0)
+    audio = generator.standard_normal((80, 2)).astype(np.float32)
+    latents = generator.standard_normal((10, CONFIG.latent_dim)).astype(np.float32)
+    ours = contenders.codec_contender(model, audio, latents, "float32")
+    (theirs,) = contenders.torch_contenders(model, audio, latents, "float32", with_compile=False)
+    for stage in ours.stages:
+        expected = theirs.stages[stage]()
+        np.testing.assert_allclose(ours.stages[stage](), expected, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(CONFIG.to_dict()))
+    return path
+
+
+def run(monkeypatch, *flags):
+    # The command turns the cache off for its process, which here is that of all tests.
+    monkeypatch.setattr(compilation_cache, "enable_compilation_cache", lambda directory=None: None)
+    parser = argparse.ArgumentParser()
+    benchmark_command.add_arguments(parser)
+    return benchmark_command.run(parser.parse_args([str(flag) for flag in flags]))
+
+
+def test_command(monkeypatch, config_file, tmp_path, capsys):
+    pytest.importorskip("torch")
+    output = tmp_path / "out" / "benchmark.json"
+    flags = ("--config", config_file, "--seconds", 0.05, "--repeats", 2, "--skip-compile", "--json", output)
+    assert run(monkeypatch, *flags) == 0
+    written = json.loads(output.read_text())
+    table = capsys.readouterr().out
+    assert written["model"] == "small"
+    assert written["machine"]["processor"] in table
+    named = {(row["contender"], row["stage"]) for row in written["rows"]}
+    assert named == {
+        (c, s) for c in ("earvae-jax", "torch eager") for s in ("encode", "decode", "round trip")
+    }
+    operations = convolution_peak.operations_per_latent(CONFIG)
+    for row in written["rows"]:
+        assert 0 < row["fastest"] <= row["median"] <= row["slowest"]
+        assert row["realtime"] == pytest.approx(written["audio_seconds"] / row["median"])
+        rate = operations[row["stage"]] * 50 / row["median"]  # 0.05 s at 8 kHz are 50 latents of 8 samples
+        assert row["peak_fraction"] == pytest.approx(rate / written["peak"])
+    assert written["peak"] == max(written["convolutions"].values())
+
+
+def test_jax_alone_without_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = benchmark.measure(small_models.model(CONFIG), name="small", seconds=0.01, repeats=1)
+    assert {row.contender for row in result.rows} == {"earvae-jax"}
+
+
+def test_a_contender_that_cannot_run_is_left_out(monkeypatch):
+    def fail():
+        raise RuntimeError("no compiler\nat all")
+
+    broken = contenders.Contender("torch.compile", {"encode": fail}, lambda: None)
+    monkeypatch.setattr(benchmark, "torch_contenders", lambda *_, **__: [broken])
+    result = benchmark.measure(small_models.model(CONFIG), name="small", seconds=0.01, repeats=1)
+    assert {row.contender for row in result.rows} == {"earvae-jax"}
+
+
+def test_output_that_cannot_be_written(monkeypatch, config_file, tmp_path):
+    (tmp_path / "file").write_text("")
+    flags = ("--config", config_file, "--seconds", 0.01, "--repeats", 1, "--skip-compile")
+    with pytest.raises(UserError, match="cannot be written"):
+        run(monkeypatch, *flags, "--json", tmp_path / "file" / "out.json")
+
+
+def test_flags_are_checked():
+    parser = argparse.ArgumentParser()
+    benchmark_command.add_arguments(parser)
+    for flags in (["--seconds", "0"], ["--repeats", "-1"], ["--seconds", "inf"], ["--repeats", "many"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(flags)

@@ -1,0 +1,93 @@
+"""Reading ahead and writing behind: order, errors, and threads that end."""
+
+import itertools
+import threading
+import time
+
+import pytest
+
+from earvae_jax.infer.engine.threads import Abandoned, Writer, prefetched
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+def test_prefetched_keeps_the_order_and_reads_no_further_than_asked():
+    made = []
+
+    def items():
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    taken = prefetched(items(), 2)
+    assert next(taken) == 0
+    time.sleep(0.05)
+    assert len(made) <= 1 + 2 + 1  # taken, waiting, and the one that is being handed over
+    assert list(taken) == list(range(1, 20))
+
+
+def test_prefetched_raises_what_the_source_raises_after_its_items():
+    def items():
+        yield 1
+        raise KeyError("broken")
+
+    taken = prefetched(items(), 4)
+    assert next(taken) == 1
+    with pytest.raises(KeyError, match="broken"):
+        next(taken)
+
+
+def test_closing_ends_an_endless_source():
+    taken = prefetched(itertools.count(), 1)
+    assert next(taken) == 0
+    taken.close()
+
+
+def test_writer_takes_everything_in_order():
+    written = []
+    writer = Writer(lambda items: written.extend(items), depth=1)
+    for number in range(10):
+        writer.put(number)
+    writer.finish()
+    assert written == list(range(10)) and writer.error is None
+
+
+def test_a_failed_writer_keeps_its_error_and_blocks_nobody():
+    def write(items):
+        next(items)
+        raise OSError("full")
+
+    writer = Writer(write, depth=1)
+    for number in range(50):
+        writer.put(number)
+    writer.finish()
+    assert isinstance(writer.error, OSError)
+
+
+def test_an_abandoned_writer_cleans_up():
+    cleaned = []
+
+    def write(items):
+        try:
+            for _ in items:
+                pass
+        finally:
+            cleaned.append(True)
+
+    writer = Writer(write)
+    writer.put(1)
+    writer.abandon()
+    assert cleaned and isinstance(writer.error, Abandoned)
+
+
+def test_a_failed_writer_can_be_abandoned():
+    writer = Writer(lambda items: 1 / 0, depth=1)
+    for number in range(5):
+        writer.put(number)
+    writer.abandon()
+    assert isinstance(writer.error, ZeroDivisionError)

@@ -1,0 +1,165 @@
+"""The fast formulation for CPUs computes what the modules do, over any extent, batch and chunk."""
+
+import functools
+import os
+import subprocess
+import sys
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small_models
+from hypothesis import strategies as st
+from places import HELPERS
+from tolerances import TILED, TOOM_COOK
+
+from earvae_jax.infer.formulations import toom_cook
+from earvae_jax.infer.formulations.choice import PlainFormulation, choose_formulation
+from earvae_jax.infer.formulations.chunked import ChunkedFormulation
+from earvae_jax.model.layers import Extent
+
+LATENTS, BATCH = 24, 3
+CONFIGS = {
+    "usual": small_models.config((2, 4), channels=8),
+    "rare": small_models.config((6, 2), channels=8, bias=False, final_tanh=True),
+}
+CHUNKS = {"usual": 40, "rare": None}  # many chunks a level, and one
+CASES = [(name, half) for name in CONFIGS for half in ("encoder", "decoder")]
+
+
+@functools.cache
+def pair(name, half):
+    """The half as the modules compute it and in chunks: (input shape, function, function, program)."""
+    config = CONFIGS[name]
+    model = small_models.model(config)
+    step, channels = (config.downsampling_ratio, 2) if half == "encoder" else (1, config.latent_dim)
+    shape = (BATCH, LATENTS * step, channels)
+    extent = Extent(jnp.zeros(BATCH, jnp.int32), jnp.zeros(BATCH, jnp.int32))
+    functions = []
+    for formulation in (PlainFormulation(), ChunkedFormulation(config, chunk=CHUNKS[name])):
+        weights, function = getattr(formulation, half)(getattr(model, half))
+        jitted = jax.jit(function, compiler_options=formulation.compiler_options)
+        program = jitted.lower(weights, jnp.zeros(shape), extent).compile()
+        functions.append(functools.partial(program, weights))
+    return shape, *functions, program
+
+
+@functools.cache
+def noise(shape):
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def extents(values):
+    start, stop = np.asarray(values, np.int32).T
+    return Extent(jnp.asarray(start), jnp.asarray(stop))
+
+
+@pytest.mark.parametrize(("name", "half"), CASES)
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(data=st.data())
+def test_computes_what_the_modules_do(name, half, data):
+    shape, plain, chunked, _ = pair(name, half)
+    bound = st.tuples(st.integers(-4, LATENTS - 1), st.integers(1, LATENTS + 9)).filter(lambda b: b[0] < b[1])
+    bounds = np.asarray(data.draw(st.tuples(*[bound] * BATCH)))
+    ratio = CONFIGS[name].downsampling_ratio
+    before, after = (ratio, 1) if half == "encoder" else (1, ratio)
+    values = noise(shape).copy()
+    for item, (start, stop) in enumerate(bounds * before):
+        values[item, : max(start, 0)] = np.nan
+        values[item, max(stop, 0) :] = np.nan
+    expected = np.asarray(plain(values, extents(bounds * before)))
+    result = np.asarray(chunked(values, extents(bounds * before)))
+    assert result.shape == expected.shape
+    assert np.isfinite(result).all()
+    for item, (start, stop) in enumerate(bounds):
+        inside = np.s_[item, max(start, 0) * after : max(stop, 0) * after]
+        peak = np.abs(expected[inside]).max(initial=1e-3)
+        np.testing.assert_allclose(result[inside], expected[inside], rtol=0, atol=TILED * peak)
+
+
+@pytest.mark.parametrize(("name", "half"), CASES)
+def test_items_of_a_batch_do_not_mix(name, half):
+    shape, _, chunked, _ = pair(name, half)
+    extent = extents([(0, shape[1])] * BATCH)
+    values = noise(shape)
+    result = np.asarray(chunked(values, extent))
+    # In another order as close as rounding: without AVX-512 XLA's product of matrices rounds a row by
+    # its place among the others.
+    reversed_result = np.asarray(chunked(values[::-1].copy(), extent))[::-1]
+    np.testing.assert_allclose(reversed_result, result, rtol=0, atol=TILED * np.abs(result).max())
+    loud = values.copy()
+    loud[1] *= 100
+    np.testing.assert_array_equal(np.asarray(chunked(loud, extent))[[0, 2]], result[[0, 2]])
+
+
+@pytest.mark.parametrize(("half", "alone"), [("encoder", 1), ("decoder", 0)])
+def test_each_activation_is_computed_once(half, alone):
+    # A snake rounds once. Three units with two snakes of four phases, and one more snake of four phases for
+    # the encoder's levels and the decoder's end; the decoder's levels begin with one undivided.
+    units = len(CONFIGS["usual"].encoder.strides) * 3 * 2 * 4
+    levels = 2 * 4 if half == "encoder" else 2 + 4
+    program = pair("usual", half)[3]
+    assert program.as_text().count("round-nearest-even(") == units + levels + alone
+
+
+@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.given(dilation=st.sampled_from([1, 3, 5, 9]), steps=st.integers(1, 40), extra=st.integers(0, 3))
+def test_toom_cook_is_the_convolution(dilation, steps, extra):
+    generator = np.random.default_rng(steps)
+    count = toom_cook.inputs_for(steps, dilation) + extra
+    x = generator.standard_normal((1, 4 * count, 5)).astype(np.float32)
+    kernel = generator.standard_normal((7, 5, 6))
+    kernels = toom_cook.transform_kernel(kernel)
+    phases = toom_cook.convolve(toom_cook.split(jnp.asarray(x)), kernels, dilation, steps)
+    begin = 4 * toom_cook.lag(dilation)
+    taps = [x[0, begin + k * dilation :][: 4 * steps].astype(np.float64) @ kernel[k] for k in range(7)]
+    np.testing.assert_allclose(np.asarray(toom_cook.join(phases))[0], sum(taps), rtol=0, atol=TOOM_COOK)
+
+
+def test_choice():
+    wide = small_models.config((2, 4), channels=128)
+    assert isinstance(choose_formulation(wide, "cpu", "float32"), ChunkedFormulation)
+    others = [
+        (wide, "gpu", "float32"),
+        (wide, "cpu", "bfloat16"),
+        (small_models.config((2, 4), channels=8), "cpu", "float32"),
+        (small_models.config((2, 3), channels=128), "cpu", "float32"),
+        (small_models.config((2, 4), channels=128, use_snake=False), "cpu", "float32"),
+        (small_models.config((2, 4), channels=128, antialias_activation=True), "cpu", "float32"),
+        (small_models.config((2, 4), channels=128, use_nearest_upsample=True), "cpu", "float32"),
+    ]
+    for case in others:
+        assert isinstance(choose_formulation(*case), PlainFormulation), case
+
+
+_ON_A_MESH = """
+import jax, numpy as np, small_models
+from earvae_jax.infer.compiled import CompiledModel
+from earvae_jax.infer.chunked import ChunkedFormulation
+import earvae_jax.infer.engine.compiled as compiled
+compiled.choose_formulation = lambda config, platform, dtype: ChunkedFormulation(config, chunk=40)
+config = small_models.config((2,), channels=8)
+model = small_models.model(config)
+audio = np.random.default_rng(0).standard_normal((2, 96, 2)).astype(np.float32)
+start, stop = np.asarray([0, 8], np.int32), np.asarray([96, 90], np.int32)
+both, one = CompiledModel(model), CompiledModel(model, devices=jax.devices()[:1])
+for ours, theirs in zip(both.encode(audio, start, stop), one.encode(audio, start, stop), strict=True):
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    assert len(ours.sharding.device_set) == 2
+arguments = [jax.device_put(x, both._split) for x in (audio, start, stop)]
+text = both._encode.lower(both.encoder_weights, *arguments).compile().as_text()
+for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+    assert word not in text, word
+"""
+
+
+def test_devices_do_not_talk_to_each_other():
+    environment = dict(
+        os.environ,
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        JAX_PLATFORMS="cpu",
+        PYTHONPATH=str(HELPERS),
+    )
+    subprocess.run([sys.executable, "-c", _ON_A_MESH], env=environment, check=True)

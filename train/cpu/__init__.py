@@ -1,0 +1,1 @@
+"""Ways of computing that pay on a CPU alone; each says when, and how that was measured."""

@@ -1,0 +1,1 @@
+"""Training examples: recordings, random crops, synthetic music and batches."""

@@ -1,0 +1,31 @@
+"""What training minimizes: pure loss functions, the objective made of them, and the discriminator."""
+
+from earvae_jax.train.losses.functions import (
+    correlation_loss,
+    feature_matching_loss,
+    group_delay_loss,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    instantaneous_frequency_loss,
+    k_weight,
+    kl_loss,
+    least_squares_discriminator_loss,
+    least_squares_generator_loss,
+    multi_resolution_stft_loss,
+    waveform_loss,
+)
+
+__all__ = [
+    "correlation_loss",
+    "feature_matching_loss",
+    "group_delay_loss",
+    "hinge_discriminator_loss",
+    "hinge_generator_loss",
+    "instantaneous_frequency_loss",
+    "k_weight",
+    "kl_loss",
+    "least_squares_discriminator_loss",
+    "least_squares_generator_loss",
+    "multi_resolution_stft_loss",
+    "waveform_loss",
+]

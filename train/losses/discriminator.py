@@ -1,0 +1,120 @@
+"""The multi-scale complex-STFT discriminator (EnCodec, arXiv 2210.13438), as the Oobleck recipe has it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from earvae_jax.model.convolution import weight_norm
+from earvae_jax.model.initial_values import norms
+from earvae_jax.model.layers import uniform_param
+from earvae_jax.signal.spectral import hann_window, stft
+from earvae_jax.train.config_values import expect, expect_positive
+from earvae_jax.train.cpu.plane_convolution import PlaneLayer, conv_stack
+
+_WIDE, _NARROW = (3, 9), (3, 3)  # kernels over (time, frequency)
+_SLOPE = 0.2  # of the leaky ReLU
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Sizes of the discriminators, one per resolution."""
+
+    n_ffts: tuple[int, ...] = (2048, 1024, 512, 256, 128)  # window length = n_fft, hop = n_fft // 4
+    filters: int = 64  # channels of every hidden layer
+    dilations: tuple[int, ...] = (1, 2, 4)  # of the middle layers, along time
+
+    def __post_init__(self):
+        expect_positive(self, "filters")
+        expect(
+            bool(self.n_ffts) and min(self.n_ffts) >= 4,
+            "n_ffts",
+            self.n_ffts,
+            "a list of sizes of at least 4",
+        )
+        expect(all(d > 0 for d in self.dilations), "dilations", self.dilations, "positive numbers")
+
+
+class Conv2d(nnx.Module):
+    """The parameters of a convolution over (time, frequency) with weight norm, dilated along time.
+
+    Initialised as torch does, without `rngs` shapes alone.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        width: tuple[int, int],
+        *,
+        dilation: int = 1,
+        rngs: nnx.Rngs | None,
+    ):
+        self.dilation = dilation
+        bound = (inputs * math.prod(width)) ** -0.5
+        self.direction = uniform_param((*width, inputs, outputs), bound, rngs)
+        self.gain = uniform_param((outputs,), 0.0, rngs)
+        if rngs is not None:
+            self.gain.set_value(norms(self.direction[...], axis=3))
+        self.bias = uniform_param((outputs,), bound, rngs)
+
+    def layer(self, dtype: jnp.dtype) -> PlaneLayer:
+        """Kernel and bias to compute with."""
+        kernel = weight_norm(self.gain[...], self.direction[...], axis=3)
+        return PlaneLayer(kernel.astype(dtype), self.bias[...].astype(dtype))
+
+
+class STFTDiscriminator(nnx.Module):
+    """Judges the complex spectrum of one resolution; real and imaginary parts of the channels are planes."""
+
+    def __init__(self, n_fft: int, channels: int, config: DiscriminatorConfig, *, rngs: nnx.Rngs | None):
+        self.n_fft = n_fft
+        filters = config.filters
+        self.convs = nnx.List(
+            [
+                Conv2d(2 * channels, filters, _WIDE, rngs=rngs),
+                *(Conv2d(filters, filters, _WIDE, dilation=d, rngs=rngs) for d in config.dilations),
+                Conv2d(filters, filters, _NARROW, rngs=rngs),
+            ]
+        )
+        self.conv_post = Conv2d(filters, 1, _NARROW, rngs=rngs)
+
+    def planes(self, audio: Float[Array, "B T C"]) -> Float[Array, "B K F P"]:
+        """Real parts of all channels, then imaginary parts, times 1/√Σ window²; K = ⌊(T − n_fft)/hop⌋ + 1."""
+        spectrum = stft(audio, n_fft=self.n_fft, hop_length=self.n_fft // 4, center=False)  # [B, C, K, F]
+        scale = 1 / np.sqrt(np.sum(np.square(hann_window(self.n_fft))))
+        planes = jnp.concatenate([spectrum.real, spectrum.imag], axis=1) * scale
+        return planes.transpose(0, 2, 3, 1)
+
+    def __call__(
+        self, audio: Float[Array, "B T C"], dtype: jnp.dtype = jnp.float32
+    ) -> tuple[Float[Array, "B K F 1"], list[Float[Array, "B K F H"]]]:
+        """The judgement of every bin, and the feature maps after each activation, computed in `dtype`."""
+        convs = [*self.convs, self.conv_post]
+        *features, judgement = conv_stack(
+            self.planes(audio).astype(dtype),
+            [conv.layer(dtype) for conv in convs],
+            dilations=[conv.dilation for conv in convs],
+            slope=_SLOPE,
+        )
+        return judgement, features
+
+
+class Discriminator(nnx.Module):
+    """One `STFTDiscriminator` per resolution."""
+
+    def __init__(self, config: DiscriminatorConfig, channels: int, *, rngs: nnx.Rngs | None):
+        self.discriminators = nnx.List(
+            [STFTDiscriminator(n_fft, channels, config, rngs=rngs) for n_fft in config.n_ffts]
+        )
+
+    def __call__(
+        self, audio: Float[Array, "B T C"], dtype: jnp.dtype = jnp.float32
+    ) -> tuple[Sequence[Float[Array, "B K F 1"]], Sequence[Sequence[Float[Array, "B K F H"]]]]:
+        """Judgements and feature maps, a list entry for each resolution."""
+        outputs = [discriminator(audio, dtype) for discriminator in self.discriminators]
+        return [judgement for judgement, _ in outputs], [features for _, features in outputs]

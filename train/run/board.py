@@ -1,0 +1,111 @@
+"""TensorBoard: scalars, pairs of audio and their spectrograms."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jaxtyping import Float
+
+from earvae_jax.errors import require
+from earvae_jax.signal import spectral
+
+_LISTENED = 3  # pairs written at each validation
+_RANGE_DB = 80.0  # of the spectrogram's grey values
+_N_FFT = 1024
+_FLUSH_SECONDS = 10.0
+
+
+class Board:
+    """Writes `folder`; `None` writes nothing (processes but the first).
+
+    No run ends for it: where the disk is full or fails, the board alone ends, with one warning. It writes in
+    the caller's thread, as tensorboardX' own writer blocks for ever once its thread has met an error.
+
+    Args:
+      after: the step that a run continues after; what an earlier process wrote of later steps is void.
+    """
+
+    def __init__(self, folder: Path | None, *, after: int | None = None):
+        self._folder, self._events, self._flushed = folder, None, 0.0
+        if folder is None:
+            return
+        require("tensorboardX", extra="train")
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        with self._ending_at_errors():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._events = EventsWriter(str(folder / "events"))
+            if after is not None:
+                self._write(after + 1, session_log=SessionLog(status=SessionLog.START))
+            self._events.flush()
+
+    def scalars(self, step: int, group: str, values: Mapping[str, float]) -> None:
+        """One point of each curve."""
+        if self._events is None:
+            return
+        from tensorboardX import summary
+
+        with self._ending_at_errors():
+            for name, value in values.items():
+                self._write(step, summary=summary.scalar(f"{group}/{name}", value))
+            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                self._events.flush()
+                self._flushed = time.monotonic()
+
+    def pairs(
+        self,
+        step: int,
+        originals: Float[np.ndarray, "I T C"],
+        reconstructions: Float[np.ndarray, "I T C"],
+        sample_rate: int,
+    ) -> None:
+        """Original and reconstruction of the first few crops, to hear and to see."""
+        if self._events is None:
+            return
+        from tensorboardX import summary
+
+        with self._ending_at_errors():
+            for place in range(min(_LISTENED, len(originals))):
+                pair = {"original": originals[place], "reconstruction": reconstructions[place]}
+                for kind, audio in pair.items():
+                    name, heard = f"{place}_{kind}", np.nan_to_num(audio).clip(-1, 1)
+                    self._write(step, summary=summary.audio(f"audio/{name}", heard, sample_rate))
+                    picture = summary.image(f"spectrogram/{name}", spectrogram(heard), dataformats="HW")
+                    self._write(step, summary=picture)
+            self._events.flush()
+
+    def close(self) -> None:
+        """Writes what is buffered."""
+        if self._events is not None:
+            with self._ending_at_errors():
+                self._events.close()
+
+    def _write(self, step: int, **content) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
+
+    @contextlib.contextmanager
+    def _ending_at_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._events = None
+            logging.warning(
+                "%s: nothing more is written for TensorBoard (%s); training goes on",
+                self._folder,
+                error.strerror or error,
+            )
+
+
+def spectrogram(audio: Float[np.ndarray, "T C"]) -> Float[np.ndarray, "F K"]:
+    """Level of the mid channel in 0..1 over 80 dB, low frequencies at the bottom."""
+    mid = jnp.mean(jnp.asarray(audio), axis=1, keepdims=True)[None]
+    spectrum = spectral.stft(mid, n_fft=_N_FFT, hop_length=_N_FFT // 4)[0, 0]
+    level = 20 * jnp.log10(spectral.magnitude(spectrum) / (_N_FFT / 4))  # 0 dB: a full-scale sine
+    return np.asarray(jnp.clip(1 + level / _RANGE_DB, 0, 1)).T[::-1]

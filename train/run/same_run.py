@@ -1,0 +1,113 @@
+"""Whether a config, and the weights to start from, are those of the run that a checkpoint comes from."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from earvae_jax.errors import UserError
+from earvae_jax.train.config import TrainConfig
+from earvae_jax.train.optimizer import learning_rate
+
+# What may change between two calls with the same workdir; everything else would make another run of it.
+_CHANGEABLE = frozenset(
+    (
+        "steps",
+        "log_every",
+        "validate_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "max_skipped_steps",
+        "data.threads",
+        "data.buffered_batches",
+        # Not the same run either, but the way on for one that has blown up; see `rate_jumps`.
+        "optimizer.learning_rate",
+        "adversarial.optimizer.learning_rate",
+    )
+)
+
+
+def check_same_run(path: Path, stored: TrainConfig, config: TrainConfig) -> None:
+    """Refuses to continue a run with a config that would have made another one.
+
+    Raises:
+      UserError: naming the differences.
+    """
+    different = differing_options(stored.to_dict(), config.to_dict(), besides=_CHANGEABLE)
+    if different:
+        raise UserError(f"{path}: written with another config ({different}); choose another --workdir")
+
+
+def rate_jumps(stored: TrainConfig, config: TrainConfig, done: int) -> Iterator[str]:
+    """A line for each learning rate that was another until step `done` than this config would have had.
+
+    That is where a learning rate has changed, or `steps` while the cooldown before the old end had begun.
+    """
+    old, new = _rates(stored, done), _rates(config, done)
+    for name in old:
+        (was, _), (would_have_been, comes) = old[name], new[name]
+        if was != would_have_been:
+            yield (
+                f"the {name}'s learning rate goes from {was:.3g} to {comes:.3g}, as the config has changed: "
+                "from here on this is not the run that the config makes from the beginning"
+            )
+
+
+def check_same_origin(workdir: Path, stored: Mapping[str, Any] | None, given: Mapping[str, Any]) -> None:
+    """Refuses to continue a run as if it had started from other weights than it did.
+
+    Args:
+      stored: what the checkpoint says of its start: empty for random weights, None in old checkpoints.
+      given: the same of the weights that the caller names.
+
+    Raises:
+      UserError: the run started from other weights.
+    """
+    if stored is None:
+        logging.warning("%s: does not say what the run started from; --init is not looked at", workdir)
+    elif stored.get("fingerprint") != given["fingerprint"]:
+        began = f"from {_shown(stored)}" if stored else "from random weights"
+        raise UserError(
+            f"{workdir}: this run started {began}, not from {_shown(given)}; "
+            "choose another --workdir, or leave out --init to continue"
+        )
+
+
+def differing_options(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, besides: frozenset[str] = frozenset()
+) -> str:
+    """The first few options whose values differ, by dotted name with both values; empty if none do."""
+    old, new = _flat(old), _flat(new)
+    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    keys = [key for key in keys if key not in besides]
+    return ", ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys[:5])
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        return {prefix: values}
+    return {
+        name: leaf
+        for key, value in values.items()
+        for name, leaf in _flat(value, f"{prefix}.{key}" if prefix else key).items()
+    }
+
+
+def _rates(config: TrainConfig, done: int) -> dict[str, tuple[float, float]]:
+    """Learning rate of the last and of the next update after `done` steps, of those that have begun."""
+    schedules = {"generator": (config.optimizer, 0)}
+    if config.adversarial is not None:
+        schedules["discriminator"] = (config.adversarial.optimizer, config.adversarial.start_step)
+    return {
+        name: tuple(
+            float(learning_rate(step - start, optimizer, config.steps - start)) for step in (done - 1, done)
+        )
+        for name, (optimizer, start) in schedules.items()
+        if done > start
+    }
+
+
+def _shown(origin: Mapping[str, Any]) -> str:
+    """A start as its file, or the fingerprint of weights that came from no file."""
+    return origin.get("checkpoint") or f"weights {origin['fingerprint'][:8]}"

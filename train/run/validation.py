@@ -1,0 +1,53 @@
+"""Validation: how well the averaged weights reconstruct audio that was never trained on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from earvae_jax.signal.metrics import evaluate_pair
+from earvae_jax.system.between_processes import local
+from earvae_jax.train.step import Trainer, TrainState
+
+SCORE = "si_sdr"  # the best model is the one with the highest
+_METRICS = (SCORE, "stft_distance", "mel_distance", "icpc", "ccpc")
+
+
+class Validator:
+    """Reconstructs fixed held-out crops from the mean latents and measures them."""
+
+    def __init__(self, trainer: Trainer, audio: Float[np.ndarray, "I T C"]):
+        self.audio, self.sample_rate = audio, trainer.model_config.sample_rate
+        self._reconstruct = jax.jit(
+            lambda generator, constants, audio: trainer.reconstruct(generator, constants, audio, None)[0]
+        )
+
+    def reconstruct(self, state: TrainState) -> Float[np.ndarray, "I T C"]:
+        """Every crop with the averaged weights, one at a time to keep memory small."""
+        crops = (
+            self._reconstruct(state.average, state.constants, jnp.asarray(crop[None])) for crop in self.audio
+        )
+        return np.concatenate([np.asarray(local(crop)) for crop in crops])
+
+    def measure(self, reconstructions: Float[np.ndarray, "I T C"]) -> dict[str, float]:
+        """As `mean_metrics`, against the held-out crops; nothing if a reconstruction is not finite."""
+        if not np.isfinite(reconstructions).all():
+            return {}
+        return mean_metrics(self.audio, reconstructions, self.sample_rate)
+
+
+def mean_metrics(
+    originals: Float[np.ndarray, "I T C"], reconstructions: Float[np.ndarray, "I T C"], sample_rate: int
+) -> dict[str, float]:
+    """Mean over the crops of each metric; crops for which a metric is undefined are left out of it."""
+    results = [
+        evaluate_pair(original, reconstruction, sample_rate)
+        for original, reconstruction in zip(originals, reconstructions, strict=True)
+    ]
+    means = {}
+    for name in _METRICS:
+        values = [result[name] for result in results if result[name] is not None]
+        values = [value for value in values if np.isfinite(value)]
+        if values:
+            means[name] = float(np.mean(values))
+    return means

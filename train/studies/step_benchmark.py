@@ -1,0 +1,193 @@
+"""Times training steps in JAX and torch: `python -m earvae_jax.train.studies.step_benchmark`.
+
+Two sizes of model, each without and with the adversarial terms, float32, on noise; both sides take whole
+steps, AdamW included, in turns in one process. Torch runs eagerly. Memory is measured in a process for each
+side: what one of them freed would hide what the other takes. JAX has two: the first compiles, which leaves
+holes in the heap, the second finds the programs in the compilation cache, as a run that continues does.
+"""
+
+import copy
+import functools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+import jax
+import numpy as np
+
+from earvae_jax.errors import require
+from earvae_jax.model.config import ModelConfig
+from earvae_jax.model.lengths import latents_of
+from earvae_jax.system import machine
+from earvae_jax.system.compilation_cache import enable_compilation_cache
+from earvae_jax.train.config import TrainConfig
+from earvae_jax.train.step import Trainer
+
+_SETTLE = 0.25  # seconds: torch's threads spin for so long in wait of more work
+
+
+def train_configs() -> dict[str, TrainConfig]:
+    """The demo recipe, and the 44.1 kHz model at a quarter of its width with the sizes of the demo recipe."""
+    folder = resources.files("earvae_jax.configs")
+    with resources.as_file(folder / "train_demo.json") as path:
+        demo = TrainConfig.from_json(path)
+    with resources.as_file(folder / "ear_vae_44k.json") as path:
+        published = ModelConfig.from_json(path).to_dict()
+    quarter = copy.deepcopy(published)
+    for half in ("encoder", "decoder"):
+        quarter[half]["config"]["channels"] //= 4
+    adversarial = {
+        "start_step": 0,
+        "discriminator": {"n_ffts": [2048, 1024, 512, 256, 128], "filters": 16},
+        "optimizer": {"learning_rate": 3e-4},
+    }
+    demo = demo.to_dict() | {"adversarial": adversarial}
+    sizes = {
+        "demo": demo,
+        "quarter width": demo | {"model": quarter, "data": demo["data"] | {"batch_size": 2}},
+    }
+    return {name: TrainConfig.from_dict(values) for name, values in sizes.items()}
+
+
+def step_benchmark(config: TrainConfig, *, adversarial: bool, repeats: int = 5) -> dict[str, float]:
+    """Interleaved medians of one step of both sides.
+
+    Keys: `jax_seconds`, `torch_seconds`, `speedup`, `jax_realtime` (seconds of audio in one second),
+    `torch_realtime`, `jax_compile_seconds`.
+    """
+    calls = {side: make(config, adversarial) for side, make in _STEPS.items()}
+    first = {side: _seconds(call) for side, call in calls.items()}
+    times: dict[str, list[float]] = {side: [] for side in calls}
+    for _ in range(repeats):
+        for side, call in calls.items():
+            time.sleep(_SETTLE)
+            times[side].append(_seconds(call))
+    medians = {side: statistics.median(taken) for side, taken in times.items()}
+    audio = config.data.batch_size * config.data.crop_samples / config.model_config.sample_rate
+    result = {f"{side}_seconds": median for side, median in medians.items()}
+    result |= {f"{side}_realtime": audio / median for side, median in medians.items()}
+    result["speedup"] = medians["torch"] / medians["jax"]
+    result["jax_compile_seconds"] = first["jax"] - medians["jax"]
+    return result
+
+
+def step_memory(config: TrainConfig, side: str, *, adversarial: bool) -> int | None:
+    """Bytes that weights, optimizer, programs and a step of one side take in this process, None if untold.
+
+    What compiling takes for itself is not counted.
+    """
+    machine.release_freed_memory()
+    before = machine.memory()
+    call = _STEPS[side](config, adversarial)
+    call()  # compiles
+    machine.release_freed_memory()
+    held = machine.memory() - before
+    used = machine.memory_used_at_most(call)
+    return None if used is None else held + used
+
+
+def _jax_step(config: TrainConfig, adversarial: bool) -> Callable[[], None]:
+    trainer = Trainer(config)
+    state = trainer.initial_state()
+    step = jax.jit(functools.partial(trainer.step, adversarial=adversarial), donate_argnums=0)
+    audio = _noise(config)
+
+    def call() -> None:
+        nonlocal state
+        state, _ = step(state, audio)
+        jax.block_until_ready(state)
+
+    return call
+
+
+def _torch_step(config: TrainConfig, adversarial: bool) -> Callable[[], None]:
+    torch = require("torch", extra="torch")
+    from earvae_jax.train.studies import torch_step
+
+    # Any numbers will do. JAX's own would leave its programs in the memory that is measured for torch.
+    random = np.random.default_rng(0)
+    judge_arrays = {
+        jax.tree_util.keystr(path, simple=True, separator="."): 0.1 * random.standard_normal(leaf.shape)
+        for path, leaf in jax.tree.leaves_with_path(Trainer(config).state_shapes().discriminator)
+    }
+    model = config.model_config
+    generator = torch_step.torch_model.build(model)
+    judges = torch_step.discriminator(config.adversarial.discriminator, model.io_channels, judge_arrays)
+    step = torch_step.TorchStep(config, generator, judges)
+    optimizers = [
+        torch.optim.AdamW(module.parameters(), options.learning_rate, options.betas)
+        for module, options in ((generator, config.optimizer), (judges, config.adversarial.optimizer))
+    ]
+    audio = torch.from_numpy(_noise(config).swapaxes(1, 2).copy())
+    latents = latents_of(config.data.crop_samples, model.encoder.strides)
+    noise = torch.randn(config.data.batch_size, model.latent_dim, latents)
+    return lambda: step.update(audio, noise, optimizers[0], optimizers[1] if adversarial else None)
+
+
+_STEPS = {"jax": _jax_step, "torch": _torch_step}
+
+
+def _memory_of_other_processes(name: str, kind: str) -> dict[str, float]:
+    """Megabytes of a first start of JAX, of a later one and of torch; NaN where the system does not tell."""
+    with tempfile.TemporaryDirectory() as cache:
+
+        def megabytes(side: str) -> float:
+            words = [sys.executable, "-m", "earvae_jax.train.studies.step_benchmark", name, side, kind, cache]
+            done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+            return float(done.stdout) / 1e6
+
+        return {
+            "jax_first_megabytes": megabytes("jax"),
+            "jax_megabytes": megabytes("jax"),
+            "torch_megabytes": megabytes("torch"),
+        }
+
+
+def _noise(config: TrainConfig) -> np.ndarray:
+    shape = (config.data.batch_size, config.data.crop_samples, config.model_config.io_channels)
+    return 0.1 * np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Prints a Markdown table, and the figures as JSON after it."""
+    about = ", ".join(f"{name} {value}" for name, value in machine.describe().items())
+    lines = [about, "", "| model | step | JAX s | torch s | torch / JAX | JAX MB first | JAX MB | torch MB |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    results = {}
+    for name, config in train_configs().items():
+        for kind in ("generator", "adversarial"):
+            r = results[f"{name}, {kind}"] = step_benchmark(config, adversarial=kind == "adversarial")
+            memory = _memory_of_other_processes(name, kind)
+            r |= memory
+            cells = [
+                name,
+                kind,
+                f"{r['jax_seconds']:.3f}",
+                f"{r['torch_seconds']:.3f}",
+                f"{r['speedup']:.2f}",
+            ]
+            cells += [f"{megabytes:.0f}" for megabytes in memory.values()]
+            lines.append("| " + " | ".join(cells) + " |")
+    sys.stdout.write("\n".join(lines) + "\n\n" + json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 5:
+        name, side, kind, cache = sys.argv[1:]
+        enable_compilation_cache(cache)
+        used = step_memory(train_configs()[name], side, adversarial=kind == "adversarial")
+        sys.stdout.write(str(float("nan") if used is None else used))
+    else:
+        main()
