@@ -133,7 +133,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _is_ours_or_serious(record: LogRecord) -> bool:
     """Drops what JAX and Orbax tell of their ordinary work, and Orbax of a damaged checkpoint."""
-    if Path(record.pathname).parent in _own_folders():
+    if not _own_folders().isdisjoint(Path(record.pathname).parents):
         return True
     told_by_us = record.name == "asyncio" or "/orbax/" in record.pathname
     return record.levelno > INFO and not told_by_us
@@ -141,7 +141,8 @@ def _is_ours_or_serious(record: LogRecord) -> bool:
 
 @functools.cache
 def _own_folders() -> frozenset[Path]:
-    packages = (__package__, *(f"{__package__}.{name}" for name in ("audio", "convert", "train", "infer")))
+    # In a checkout the applications lie beside the library, in an installed package inside it.
+    packages = (__package__, *(f"{__package__}.{name}" for name in ("convert", "train", "infer")))
     return frozenset(Path(importlib.util.find_spec(name).origin).parent for name in packages)
 
 
