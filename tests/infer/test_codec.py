@@ -144,7 +144,7 @@ def test_latents_of_another_model_are_refused_by_name():
     message = refusal(other.decode, latents)
     assert latents.model[:12] in message and other.model_fingerprint[:12] in message
     named = dataclasses.replace(latents, model_name="tiny_44k")
-    other.model_name = "tiny_48k"
+    other.engine.name = "tiny_48k"
     assert re.search(r"another model: tiny_44k \(.*; this is tiny_48k \(", refusal(other.decode, named))
 
 

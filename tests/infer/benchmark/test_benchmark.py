@@ -54,7 +54,7 @@ def test_operations_are_those_of_the_model():
 
 MEMORY = """
 import numpy as np
-from earvae_jax import machine
+from earvae_jax.system import machine
 print(*(machine.memory_used_at_most(lambda: np.ones(size, np.uint8)) for size in (1, 1 << 27)))
 """
 
