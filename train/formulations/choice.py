@@ -14,7 +14,7 @@ from earvae_jax.train.formulations import planes, planes_on_cpu
 from earvae_jax.train.formulations.planes import PlaneLayer
 from earvae_jax.train.formulations.stored import not_inlined, stored
 
-_PLAIN_ONLY = ContextVar("plain_only", default=False)
+_PLAIN: ContextVar[frozenset[str]] = ContextVar("plain", default=frozenset())
 _Function = TypeVar("_Function", bound=Callable)
 
 
@@ -34,6 +34,7 @@ def conv_stack(
         raise ValueError(f"slope must be above 0 and at most 1, not {slope}")
     options = {"dilations": tuple(dilations), "slope": slope}
     return _computed(
+        "conv_stack",
         x,
         tuple(layers),
         plain=functools.partial(planes.conv_stack, **options),
@@ -52,7 +53,7 @@ def _forward(x):
 
 
 def _backward(_, gradient):
-    return (_computed(gradient, plain=lambda g: g, on_cpu=stored),)
+    return (_computed("gradient_stored", gradient, plain=lambda g: g, on_cpu=stored),)
 
 
 gradient_stored.defvjp(_forward, _backward)
@@ -60,20 +61,23 @@ gradient_stored.defvjp(_forward, _backward)
 
 def in_one_call(function: _Function) -> _Function:
     """The same function of arrays; on a CPU a call of its own, so that nothing in it outlives it."""
-    return functools.partial(_computed, plain=function, on_cpu=not_inlined()(function))
+    return functools.partial(_computed, "in_one_call", plain=function, on_cpu=not_inlined()(function))
+
+
+NAMES = ("conv_stack", "gradient_stored", "in_one_call")
 
 
 @contextlib.contextmanager
-def plain_formulations() -> Iterator[None]:
-    """What is traced inside is plain on CPUs too: for measuring what the other ways are worth."""
-    token = _PLAIN_ONLY.set(True)
+def plain(*names: str) -> Iterator[None]:
+    """What is traced inside has these functions in their plain form: to measure what the other is worth."""
+    token = _PLAIN.set(frozenset(names))
     try:
         yield
     finally:
-        _PLAIN_ONLY.reset(token)
+        _PLAIN.reset(token)
 
 
-def _computed(*operands: Any, plain: Callable, on_cpu: Callable) -> Any:
-    if _PLAIN_ONLY.get():
+def _computed(name: str, *operands: Any, plain: Callable, on_cpu: Callable) -> Any:
+    if name in _PLAIN.get():
         return plain(*operands)
     return lax.platform_dependent(*operands, cpu=on_cpu, default=plain)

@@ -92,7 +92,8 @@ def step_memory(config: TrainConfig, side: str, *, adversarial: bool) -> int | N
     return None if used is None else held + used
 
 
-def _jax_step(config: TrainConfig, adversarial: bool) -> Callable[[], None]:
+def jax_step(config: TrainConfig, adversarial: bool) -> Callable[[], None]:
+    """A step of the trainer on noise, compiled at the first call."""
     trainer = Trainer(config)
     state = trainer.initial_state()
     step = jax.jit(functools.partial(trainer.step, adversarial=adversarial), donate_argnums=0)
@@ -130,7 +131,7 @@ def _torch_step(config: TrainConfig, adversarial: bool) -> Callable[[], None]:
     return lambda: step.update(audio, noise, optimizers[0], optimizers[1] if adversarial else None)
 
 
-_STEPS = {"jax": _jax_step, "torch": _torch_step}
+_STEPS = {"jax": jax_step, "torch": _torch_step}
 
 
 def _memory_of_other_processes(name: str, kind: str) -> dict[str, float]:
