@@ -25,7 +25,14 @@ def pytest_unconfigure(config):
 
 def pytest_collection_modifyitems(items):
     """Files of few long tests first, or they keep one worker busy while the others have nothing left."""
-    long = ("test_train", "test_devices", "test_ablation", "test_step_benchmark", "test_parity.py")
+    long = (
+        "test_train",
+        "test_devices",
+        "test_ablation",
+        "test_step_benchmark",
+        "test_parity.py",
+        "test_docs",
+    )
     items.sort(key=lambda item: not item.path.name.startswith(long))
 
 
