@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from earvae_jax.borders import explaining, reason
+from earvae_jax.borders import explaining, reason, shown
 from earvae_jax.errors import UserError
 from earvae_jax.infer.evaluation.evaluate import (
     Evaluation,
@@ -68,9 +68,9 @@ def write_report(
     Raises:
       UserError: the file cannot be written.
     """
-    shown = sorted(evaluation.results, key=_severity)[:files]
+    worst = sorted(evaluation.results, key=_severity)[:files]
     articles = {}
-    for number, result in enumerate(shown, start=1):
+    for number, result in enumerate(worst, start=1):
         try:
             with explaining(result.pair.reconstruction, "cannot be shown"), np.errstate(all="ignore"):
                 audio = read_pair(result.pair)
@@ -151,11 +151,11 @@ def _columns(values: dict[str, float | None]) -> list[float | None]:
 
 def _tile(column: tuple[str, str, str, str], value: float | None, published: float) -> str:
     label, _, unit, text = column
-    shown = '<span class="undefined">–</span>' if value is None else _number(text, value)
+    words = '<span class="undefined">–</span>' if value is None else _number(text, value)
     unit = f' <span class="unit">{unit}</span>' if unit else ""
     label = f"{label.split()[0]} {label.split()[-1]}"
     return (
-        f'<div class="tile"><dt>{label}</dt><dd class="value">{shown}{unit}</dd>'
+        f'<div class="tile"><dt>{label}</dt><dd class="value">{words}{unit}</dd>'
         f'<dd class="reference">paper {text.format(published)}</dd></div>'
     )
 
