@@ -1,0 +1,1 @@
+"""Studies around training: free music to train on, and what fixed transforms of the same rate reach."""
