@@ -45,7 +45,9 @@ def best_split(
     """
     centred = _mid_side(audio - audio.mean(axis=0, dtype=np.float64).astype(audio.dtype))
     mid, side = np.moveaxis((_mdct if lapped else _dct)(centred, block)[:, :kept], -1, 0)
-    energies = [np.einsum("kf,kf->f", a, b, dtype=np.float64) for a, b in ((mid, mid), (side, side), (mid, side))]
+    energies = [
+        np.einsum("kf,kf->f", a, b, dtype=np.float64) for a, b in ((mid, mid), (side, side), (mid, side))
+    ]
     # Sums over the coefficients below each number of them.
     mids, sides, products = (np.concatenate([[0.0], np.cumsum(energy)]) for energy in energies)
     totals = np.sum(np.square(audio - audio.mean(axis=0, dtype=np.float64)), axis=0)
@@ -60,10 +62,7 @@ def best_split(
         product = (mids[of_mid] + sides[of_side] + sign * (products[of_mid] + products[of_side])) / 2
         projection = product**2 / total
         ratios.append(np.log(projection + _LESS) - np.log(np.maximum(estimate - projection, _LESS)))
-    if not ratios:
-        return MID * kept // KEPT, kept - MID * kept // KEPT
-    # An orthonormal projection leaves no more error than what is missing of the original.
-    best = int(of_mid[np.argmax(np.mean(ratios, axis=0))])
+    best = int(np.argmax(np.mean(ratios, axis=0))) if ratios else MID * kept // KEPT
     return best, kept - best
 
 

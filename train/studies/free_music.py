@@ -49,17 +49,19 @@ def split_of(package: str) -> str:
     return next((split for split in _STRENGTH if _is_in(package, SPLITS[split])), "train")
 
 
-def fetch(package: str, out: Path, *, sample_rate: int, minimum_seconds: float) -> None:
+def fetch(package: str, out: Path, *, sample_rate: int, minimum_seconds: float, judge: bool = False) -> None:
     """Puts the music of a package, or of a package file (.deb), into its folder, unless it is there.
 
     Raises:
-      UserError: it cannot be fetched or unpacked, or holds no music.
+      UserError: it cannot be fetched or unpacked, holds no music, or is for judging and `judge` is False.
     """
     local = Path(package) if package.endswith(".deb") else None
     if local and not local.is_file():
         raise UserError(f"{local}: no such package file")
     name = debian.field(local, "Package") if local else package
     split = split_of(name)
+    if split == "judge" and not judge:
+        raise UserError(f"{name}: judges trained models and is none to train on; --judge fetches it")
     settings = {"sample_rate": sample_rate, "minimum_seconds": minimum_seconds}
     folder = out / split / name
     if (folder / _RECORD).exists():
@@ -164,9 +166,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     asked = options.packages or [name for split in ("train", "held_out") for name in SPLITS[split]]
-    judging = [name for name in asked if _is_in(Path(name).name.split("_")[0], SPLITS["judge"])]
-    if judging and not options.judge:
-        raise UserError(f"{judging[0]} judges trained models and is none to train on: it needs --judge")
     if options.judge and not options.packages:
         asked += [name for name in SPLITS["judge"] if name not in _NO_RECORDINGS]
     packages = {name: name if name.endswith(".deb") else debian.resolve(name) for name in asked}
@@ -183,6 +182,7 @@ def _run(options: argparse.Namespace) -> int:
                 options.out,
                 sample_rate=options.sample_rate,
                 minimum_seconds=options.minimum_seconds,
+                judge=options.judge,
             )
         except UserError as error:
             logging.error("%s", error)

@@ -65,9 +65,13 @@ def find_music(content: Path, extracted: Path) -> Iterator[Music]:
             continue
         extracted.mkdir(exist_ok=True)
         own = extracted / f"audio{PurePosixPath(name).suffix}"
-        with explaining(path, f"no {name} can be read from it"):
-            with zipfile.ZipFile(path) as archive, archive.open(name) as packed, own.open("wb") as file:
-                shutil.copyfileobj(packed, file)
+        with (
+            explaining(path, f"no {name} can be read from it"),
+            zipfile.ZipFile(path) as archive,
+            archive.open(name) as packed,
+            own.open("wb") as file,
+        ):
+            shutil.copyfileobj(packed, file)
         yield Music(own, source, target)
 
 
@@ -132,7 +136,9 @@ def _writing(target: Path, sample_rate: int, channels: int) -> Iterator[soundfil
         with soundfile.SoundFile(os.fsencode(target)) as file:
             file.seek(max(0, file.frames - 1))
     except soundfile.LibsndfileError as error:
-        raise OSError(None, f"{shown(target)} ({reason(error)}): no space left, or the device failed") from None
+        raise OSError(
+            None, f"{shown(target)} ({reason(error)}): no space left, or the device failed"
+        ) from None
 
 
 def _targets(sources: list[str]) -> list[PurePosixPath]:
