@@ -1,4 +1,4 @@
-"""Fixed transforms of the codec's rate: orthonormal, exact in their band, measured as by `earvae evaluate`."""
+"""Fixed transforms of the codec's rate: orthonormal, exact in their band, measured as an evaluation does."""
 
 import json
 
