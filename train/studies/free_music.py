@@ -110,7 +110,8 @@ def gather(out: Path) -> dict:
 
     A piece that is there twice, sample for sample, is left once: judging before held out before training.
     """
-    paths = [path for split in _STRENGTH for path in sorted((out / split).glob(f"*/{_RECORD}"))]
+    found = [path for split in _STRENGTH for path in sorted((out / split).glob(f"*/{_RECORD}"))]
+    paths = [path for path in found if not path.parent.name.startswith(".")]  # of a run that was killed
     records = {path: read_json(path, "record of a package") for path in paths}
     known: dict[str, str] = {}
     for path, record in records.items():

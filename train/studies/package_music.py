@@ -1,7 +1,7 @@
 """The music in an unpacked package, and its conversion to FLAC.
 
-FLAC, as a crop at a random place of it costs a fraction of one of an Ogg, and at the model's rate, as no crop
-has to be resampled then. 16 bits: what comes out of a lossy file has no more.
+FLAC, as a crop at a random place of it costs a quarter of one of an Ogg (docs/music.md), and at the model's
+rate, as no crop has to be resampled then. 16 bits: the noise of a lossy file lies above theirs.
 """
 
 import contextlib
