@@ -154,7 +154,8 @@ def _run(options: argparse.Namespace) -> int:
     made = _reconstructions(options.reconstructions) if options.reconstructions else None
     directions = _learn(options.learn_from, options.learn_minutes) if options.learn_from else None
     pieces, failures = [], {}
-    for path, relative in tqdm.tqdm(found, unit="piece", disable=not sys.stderr.isatty()):
+    interactive = sys.stderr.isatty()
+    for path, relative in tqdm.tqdm(found, unit="piece", disable=not interactive):
         name = shown(relative)
         try:
             audio, reconstruction = _read(path), None
@@ -167,6 +168,9 @@ def _run(options: argparse.Namespace) -> int:
                 if reconstruction.shape[1] != audio.shape[1] or not len(reconstruction):
                     raise UserError(f"{shown(partner)}: has other channels than its original or is too short")
             pieces.append(study(name, audio[stretch], directions, reconstruction))
+            if not interactive:
+                figures = {kind: values["si_sdr"] for kind, values in pieces[-1].metrics.items()}
+                logging.info("%s: %s", name, ", ".join(f"{k} {_cell(v)}" for k, v in figures.items()))
         except UserError as error:
             failures[name] = str(error)
             logging.error("%s", error)
