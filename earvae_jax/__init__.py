@@ -4,6 +4,13 @@ Names are loaded on first use, so that `import earvae_jax` and `earvae --help` d
 """
 
 import importlib
+from pathlib import Path
+
+# In a checkout the applications lie beside the library. Python that runs there imports this file, and not an
+# installed copy, so it has to find them too.
+_CHECKOUT = Path(__file__).parents[1]
+if (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "infer" / "codec.py").is_file():
+    __path__.append(str(_CHECKOUT))
 
 _EXPORTS = {
     "load": "checkpoints",

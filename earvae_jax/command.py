@@ -12,12 +12,12 @@ import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from logging import INFO, LogRecord
 from pathlib import Path
 from typing import NoReturn
 
-from absl import app, logging
+from absl import app, flags, logging
 from absl.flags import argparse_flags
 
 from earvae_jax.borders import explained, one_line, reason
@@ -91,17 +91,23 @@ def _has_devices() -> bool:
         return False
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def run_program(program: Callable[[], int | None]) -> NoReturn:
+    """Runs a program to its exit status (None is 0); each error it ends with is one line on stderr.
+
+    What `earvae` and every `python -m earvae_jax…` run in: log lines without their origin, SIGTERM and Ctrl-C
+    with the statuses of a shell, tracebacks with EARVAE_DEBUG=1 alone.
+    """
+    if not flags.FLAGS.is_parsed():  # or absl says that it logs before flags are parsed
+        flags.FLAGS.mark_as_parsed()
     logging.use_absl_handler()
     logging.set_verbosity(logging.DEBUG if os.environ.get("EARVAE_DEBUG") else logging.INFO)
     handler = logging.get_absl_handler()
     handler.setFormatter(_Line())
     handler.addFilter(_is_ours_or_serious)
-    module, _ = _SUBCOMMANDS[arguments.command]
     signal.signal(signal.SIGTERM, _terminate)
     keep_transforms_from_hanging()
     try:
-        status = importlib.import_module(module).run(arguments)
+        status = program() or 0
     except UserError as error:
         logging.error("%s", error)
         status = 2
@@ -116,6 +122,11 @@ def _run(arguments: argparse.Namespace) -> None:
         logging.error("interrupted; finished outputs are kept, the same command continues")
         status = _INTERRUPTED
     sys.exit(status)
+
+
+def _run(arguments: argparse.Namespace) -> NoReturn:
+    module, _ = _SUBCOMMANDS[arguments.command]
+    run_program(lambda: importlib.import_module(module).run(arguments))
 
 
 class _TerminatedError(KeyboardInterrupt):

@@ -60,7 +60,8 @@ def _opening(path: Path) -> dict[str, Any]:
     """TensorStore's futures of all arrays."""
     import tensorstore
 
-    stores = [manifest.parent.absolute() for manifest in path.glob("*/manifest.ocdbt")]
+    # TensorStore takes no `..` in a path.
+    stores = [manifest.parent.resolve() for manifest in path.glob("*/manifest.ocdbt")]
     if not stores:
         raise UserError(f"{path}: damaged checkpoint (its arrays cannot be listed)")
     opening = {}

@@ -4,11 +4,12 @@ Each format whole and in crops, in turns through libsndfile alone, which trusts 
 `AudioReader`, in one process on files that this makes. Then the memory that a long MP3 takes.
 """
 
+import argparse
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -16,6 +17,7 @@ import numpy as np
 import soundfile
 
 from earvae_jax.audio.reader import AudioReader
+from earvae_jax.command import run_program
 from earvae_jax.system import machine
 
 _RATE = 44_100
@@ -27,8 +29,12 @@ _LONG_SECONDS = 3 * 3600
 _FORMATS = ("wav", "flac", "mp3", "ogg", "m4a", "opus")
 
 
-def main(seconds: float = 120.0) -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Prints both tables and the machine."""
+    program = "python -m earvae_jax.infer.benchmark.reading"
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
+    parser.add_argument("seconds", nargs="?", default=120.0, type=float, help="of each file; default: 120")
+    seconds = parser.parse_args(words).seconds
     sys.stdout.write(f"{machine.describe()}\n\n")
     sys.stdout.write(
         "| format | libsndfile s | AudioReader s | ratio | crop, libsndfile ms | crop ms | ratio |\n"
@@ -124,4 +130,4 @@ def _make(path: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(float, sys.argv[1:]))
+    run_program(main)

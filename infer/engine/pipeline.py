@@ -48,7 +48,7 @@ class Pipeline:
         for number, task in enumerate(tasks):
             try:
                 if task.latents is not None:
-                    yield number, task, self._engine.accepted(task.latents())
+                    yield number, task, self._engine.accepted(task.latents(), task.name)
                 else:
                     for event in self._read_audio(task):
                         yield number, task, event

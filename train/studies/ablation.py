@@ -6,9 +6,11 @@ same held-out music. The whole objective from another seed, on other crops, show
 chance. Interrupted, the same command continues.
 """
 
+import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -17,11 +19,12 @@ import numpy as np
 from absl import logging
 
 from earvae_jax import checkpoints
+from earvae_jax.command import run_program
 from earvae_jax.system.atomic import replacing
 from earvae_jax.system.compilation_cache import enable_compilation_cache
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.data.batches import validation_audio
-from earvae_jax.train.run.loop import train
+from earvae_jax.train.run.loop import train_to_the_end
 from earvae_jax.train.run.validation import mean_metrics
 
 # Changes of the recipe, as `earvae train --set` takes them.
@@ -63,7 +66,7 @@ def ablation(config: TrainConfig, workdir: Path) -> dict[str, dict[str, float]]:
     for name, changes in VARIANTS.items():
         folder = workdir / name.split(" (")[0].replace(" ", "_")
         logging.info("%s", name)
-        train(_variant(config, **changes), folder)
+        train_to_the_end(_variant(config, **changes), folder)
         results[name] = _measured(config, folder / "model.safetensors")
     return results
 
@@ -90,8 +93,11 @@ def _measured(config: TrainConfig, path: Path) -> dict[str, float]:
     return mean_metrics(crops, reconstructions, rate)
 
 
-def main(workdir: Path) -> None:
-    """Runs all variants, prints the table and keeps the figures in `workdir/ablation.json`."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs all variants, prints the table and keeps the figures in `WORKDIR/ablation.json`."""
+    parser = argparse.ArgumentParser(prog="python -m earvae_jax.train.studies.ablation", description=__doc__)
+    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="gets a run for each variant")
+    workdir = parser.parse_args(words).workdir
     enable_compilation_cache()
     results = ablation(recipe(), workdir)
     with replacing(workdir / "ablation.json") as temporary:
@@ -100,5 +106,4 @@ def main(workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.INFO)
-    main(Path(sys.argv[1]))
+    run_program(main)

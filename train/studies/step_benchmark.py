@@ -6,6 +6,7 @@ side: what one of them freed would hide what the other takes. JAX has two: the f
 holes in the heap, the second finds the programs in the compilation cache, as a run that continues does.
 """
 
+import argparse
 import copy
 import functools
 import json
@@ -14,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
 
 import jax
 import numpy as np
 
+from earvae_jax.command import run_program
 from earvae_jax.errors import require
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.lengths import latents_of
@@ -161,8 +163,10 @@ def _seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Prints a Markdown table, and the figures as JSON after it."""
+    program = "python -m earvae_jax.train.studies.step_benchmark"
+    argparse.ArgumentParser(prog=program, description=__doc__).parse_args(words)
     about = ", ".join(f"{name} {value}" for name, value in machine.describe().items())
     lines = [about, "", "| model | step | JAX s | torch s | torch / JAX | JAX MB first | JAX MB | torch MB |"]
     lines.append("|---|---|---|---|---|---|---|---|")
@@ -191,4 +195,4 @@ if __name__ == "__main__":
         used = step_memory(train_configs()[name], side, adversarial=kind == "adversarial")
         sys.stdout.write(str(float("nan") if used is None else used))
     else:
-        main()
+        run_program(main)

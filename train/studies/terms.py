@@ -22,11 +22,12 @@ from jaxtyping import Float
 from scipy import signal
 
 from earvae_jax import checkpoints
+from earvae_jax.command import run_program
 from earvae_jax.system.atomic import replacing
 from earvae_jax.system.compilation_cache import enable_compilation_cache
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.data.batches import validation_audio
-from earvae_jax.train.run.loop import train
+from earvae_jax.train.run.loop import train_to_the_end
 from earvae_jax.train.run.step import Trainer
 from earvae_jax.train.run.validation import mean_metrics
 
@@ -85,7 +86,7 @@ def study(config: TrainConfig, steps: Sequence[int], workdir: Path, names: Seque
             kept = folder / f"measured_{count}.json"
             if not kept.exists():
                 if count:
-                    train(dataclasses.replace(variant, steps=count), folder)
+                    train_to_the_end(dataclasses.replace(variant, steps=count), folder)
                     model = checkpoints.load(folder / "model.safetensors")
                 else:
                     trainer = Trainer(variant)
@@ -155,5 +156,4 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.INFO)
-    main()
+    run_program(main)

@@ -22,6 +22,7 @@ from earvae_jax.audio.reader import AudioReader, read
 from earvae_jax.audio.resampling import resample
 from earvae_jax.audio.search import find_audio
 from earvae_jax.borders import reason, shown
+from earvae_jax.command import run_program
 from earvae_jax.errors import UserError
 from earvae_jax.signal.metrics import si_sdr
 from earvae_jax.signal.spectral_metrics import measure_spectra
@@ -286,5 +287,4 @@ def _positive(text: str) -> float:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.INFO)
-    sys.exit(main())
+    run_program(main)
