@@ -26,8 +26,8 @@ class Buffer(nnx.Variable):
 class Extent(NamedTuple):
     """The positions start ≤ t < stop of each window that exist in its file."""
 
-    start: Int[Array, "B"]
-    stop: Int[Array, "B"]
+    start: Int[Array, " B"]
+    stop: Int[Array, " B"]
 
     def keep(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         """Zeros outside; whatever stood there, NaN included, is gone."""
@@ -62,12 +62,12 @@ class SnakeBeta(nnx.Module):
         self.beta = nnx.Param(constant(np.zeros(channels, np.float32)))
 
     @property
-    def frequency(self) -> Float[Array, "C"]:
+    def frequency(self) -> Float[Array, " C"]:
         """eᵅ."""
         return self.folded_frequency[...] if self.is_folded else jnp.exp(self.alpha[...])
 
     @property
-    def amplitude(self) -> Float[Array, "C"]:
+    def amplitude(self) -> Float[Array, " C"]:
         """1/(eᵝ + 1e-9)."""
         return self.folded_amplitude[...] if self.is_folded else 1 / (jnp.exp(self.beta[...]) + 1e-9)
 

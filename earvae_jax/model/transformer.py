@@ -62,7 +62,7 @@ class TransformerBlock(nnx.Module):
         self,
         x: Float[Array, "B N D"],
         rotary: RotaryEmbedding | None,
-        length: Int[Array, "B"] | None = None,
+        length: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B N D"]:
         size = x.shape[1]
         if size > BLOCK:
@@ -74,7 +74,7 @@ class TransformerBlock(nnx.Module):
         return self._feed_forward(self._convolve(x, length), length)
 
     def in_blocks(
-        self, x: Float[Array, "K B M D"], rotary: RotaryEmbedding | None, length: Int[Array, "B"]
+        self, x: Float[Array, "K B M D"], rotary: RotaryEmbedding | None, length: Int[Array, " B"]
     ) -> Float[Array, "K B M D"]:
         """The same on a sequence cut by `attention.blocks`.
 
@@ -129,7 +129,7 @@ class Transformer(nnx.Module):
             self.pos_emb = None
 
     def __call__(
-        self, x: Float[Array, "B N D"], length: Int[Array, "B"] | None = None
+        self, x: Float[Array, "B N D"], length: Int[Array, " B"] | None = None
     ) -> Float[Array, "B N D"]:
         x = self.embed(x)
         if length is not None:  # hidden keys weigh zero, and zero times NaN is NaN

@@ -82,7 +82,7 @@ class SequenceConv(nnx.Module):
         self.bias = uniform_param((outputs,), bound, rngs) if bias else None
 
     def __call__(
-        self, x: Float[Array, "B N I"], length: Int[Array, "B"] | None = None
+        self, x: Float[Array, "B N I"], length: Int[Array, " B"] | None = None
     ) -> Float[Array, "B N O"]:
         kernel = self.weight[...]
         padding = kernel.shape[0] // 2
@@ -135,7 +135,7 @@ class FeedForward(nnx.Module):
         self.ff = nnx.List([first, Identity(), last])
 
     def __call__(
-        self, x: Float[Array, "B N D"], length: Int[Array, "B"] | None = None
+        self, x: Float[Array, "B N D"], length: Int[Array, " B"] | None = None
     ) -> Float[Array, "B N D"]:
         first, _, last = self.ff
         inner = first(x) if self.glu else jax.nn.silu(_apply(first[1], x, length))
@@ -154,7 +154,7 @@ class Conformer(nnx.Module):
         self.pointwise_conv_2 = SequenceConv(dim, dim, 1, bias=False, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "B N D"], length: Int[Array, "B"] | None = None
+        self, x: Float[Array, "B N D"], length: Int[Array, " B"] | None = None
     ) -> Float[Array, "B N D"]:
         x = self.glu(self.pointwise_conv(self.in_norm(x)))
         x = self.mid_norm(self.depthwise_conv(x, length))
@@ -162,6 +162,6 @@ class Conformer(nnx.Module):
 
 
 def _apply(
-    layer: Linear | SequenceConv, x: Float[Array, "B N I"], length: Int[Array, "B"] | None
+    layer: Linear | SequenceConv, x: Float[Array, "B N I"], length: Int[Array, " B"] | None
 ) -> Float[Array, "B N O"]:
     return layer(x, length) if isinstance(layer, SequenceConv) else layer(x)

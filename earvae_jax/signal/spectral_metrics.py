@@ -47,9 +47,9 @@ class SpectralMetrics:
     mel_distance: float | None
     icpc: float | None
     ccpc: float | None
-    frequencies: Float[np.ndarray, "F"]
-    icpc_curve: Float[np.ndarray, "F"]
-    ccpc_curve: Float[np.ndarray, "F"] | None
+    frequencies: Float[np.ndarray, " F"]
+    icpc_curve: Float[np.ndarray, " F"]
+    ccpc_curve: Float[np.ndarray, " F"] | None
 
 
 def measure_spectra(
@@ -166,7 +166,7 @@ def _coherence(totals: dict, kind: str) -> float | None:
     return None if np.isnan(values).any() else float(np.mean(values))
 
 
-def _curve(totals: dict, kind: str) -> Float[np.ndarray, "F"]:
+def _curve(totals: dict, kind: str) -> Float[np.ndarray, " F"]:
     """|Σ_frames w e^(jΔφ)| / Σ_frames w of each bin, channels weighted by their energy."""
     product, weights = totals[f"{kind} curve"]
     aligned, weights = np.abs(product).sum(axis=0), weights.sum(axis=0)

@@ -62,13 +62,13 @@ class CompiledModel:
             self._embed = model.transformers.embed
 
     def encode(
-        self, audio: Float[np.ndarray, "B T C"], start: Int[np.ndarray, "B"], stop: Int[np.ndarray, "B"]
+        self, audio: Float[np.ndarray, "B T C"], start: Int[np.ndarray, " B"], stop: Int[np.ndarray, " B"]
     ) -> tuple[Float[Array, "B N D"], Float[Array, "B N D"]]:
         """Mean and standard deviation of every latent of the windows; T = N · downsampling_ratio."""
         return self._run(self._encode, self.encoder_weights, audio, start, stop)
 
     def decode(
-        self, latents: Float[np.ndarray, "B N D"], start: Int[np.ndarray, "B"], stop: Int[np.ndarray, "B"]
+        self, latents: Float[np.ndarray, "B N D"], start: Int[np.ndarray, " B"], stop: Int[np.ndarray, " B"]
     ) -> Float[Array, "B T C"]:
         """The decoder without the transformer; T = `samples_of` N latents."""
         return self._run(self._decode, self.decoder_weights, latents, start, stop)

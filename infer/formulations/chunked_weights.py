@@ -14,15 +14,15 @@ from earvae_jax.model.oobleck import Decoder, Encoder, ResidualUnit
 class SnakeWeights(NamedTuple):
     """eᵅ and 1/(eᵝ + 1e-9)."""
 
-    frequency: Float[Array, "C"]
-    amplitude: Float[Array, "C"]
+    frequency: Float[Array, " C"]
+    amplitude: Float[Array, " C"]
 
 
 class ConvWeights(NamedTuple):
     """A convolution; the bias is zero where the model has none."""
 
     kernel: Float[Array, "K I O"]
-    bias: Float[Array, "O"]
+    bias: Float[Array, " O"]
 
 
 class UnitWeights(NamedTuple):
@@ -30,7 +30,7 @@ class UnitWeights(NamedTuple):
 
     snake: SnakeWeights
     kernels: tuple[Float[Array, "2 C C"], ...]
-    bias: Float[Array, "C"]
+    bias: Float[Array, " C"]
     pointwise: ConvWeights
 
 

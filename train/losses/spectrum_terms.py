@@ -36,7 +36,7 @@ def correlation(
     *,
     hop_length: int,
     weighting: Weighting,
-    level: Float[Array, "B"] | float = 1.0,
+    level: Float[Array, " B"] | float = 1.0,
 ) -> Float[Array, ""]:
     """`1 − cos` of the phase difference; see `losses.correlation_loss`.
 
@@ -58,7 +58,7 @@ def instantaneous_frequency(
     hop_length: int,
     wrap: bool,
     weighting: Weighting,
-    level: Float[Array, "B"] | float = 1.0,
+    level: Float[Array, " B"] | float = 1.0,
 ) -> Float[Array, ""]:
     """Difference of the phases' change from frame to frame; see `losses.instantaneous_frequency_loss`."""
     return _phase_change(prediction, target, -2, hop_length, wrap, weighting, level)
@@ -71,7 +71,7 @@ def group_delay(
     hop_length: int,
     wrap: bool,
     weighting: Weighting,
-    level: Float[Array, "B"] | float = 1.0,
+    level: Float[Array, " B"] | float = 1.0,
 ) -> Float[Array, ""]:
     """Difference of the phases' change from bin to bin; see `losses.group_delay_loss`."""
     return _phase_change(prediction, target, -1, hop_length, wrap, weighting, level)
@@ -148,7 +148,7 @@ def _signals(spectrum, mid_side: bool) -> list[Complex[Array, "B K F"]]:
     return [(left + right) / 2, (left - right) / 2, left, right]
 
 
-def _norm(values: Float[Array, "B K F"]) -> Float[Array, "B"]:
+def _norm(values: Float[Array, "B K F"]) -> Float[Array, " B"]:
     """Euclidean norm of each item's bins, with the gradient 0 at 0."""
     squared = jnp.sum(jnp.square(values), axis=(-2, -1))
     return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
