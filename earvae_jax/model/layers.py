@@ -197,6 +197,7 @@ class ConvTranspose(Conv):
     """
 
     _gain_axis = 1
+    padding: int  # the same on both sides
 
     def _convolve(self, x: Float[Array, "B T I"]) -> Float[Array, "B T2 O"]:
         return conv_transpose1d(x, self.kernel, _value(self.bias), stride=self.stride, padding=self.padding)

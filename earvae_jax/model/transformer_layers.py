@@ -119,6 +119,7 @@ class FeedForward(nnx.Module):
     def __init__(self, dim: int, config: FeedForwardConfig, *, rngs: nnx.Rngs | None):
         self.glu = config.glu
         inner, bias = dim * config.mult, not config.no_bias
+        first: GatedLinear | nnx.List
         if config.glu:
             first = GatedLinear(dim, inner, rngs=rngs)
         elif config.use_conv:
@@ -128,11 +129,12 @@ class FeedForward(nnx.Module):
             )
         else:
             first = nnx.List([Identity(), Linear(dim, inner, bias=bias, rngs=rngs)])
+        last: Linear | SequenceConv
         if config.use_conv:
             last = SequenceConv(inner, dim, config.conv_kernel_size, bias=bias, zero_init=True, rngs=rngs)
         else:
             last = Linear(inner, dim, bias=bias, zero_init=True, rngs=rngs)
-        self.ff = nnx.List([first, Identity(), last])
+        self.ff: nnx.List[Any] = nnx.List([first, Identity(), last])
 
     def __call__(
         self, x: Float[Array, "B N D"], length: Int[Array, " B"] | None = None
