@@ -4,7 +4,7 @@ Arrays are [B, T, C]. A window of a longer file carries an `Extent`: the positio
 file. Every convolution then sees zeros elsewhere, exactly where a run of the whole file pads with zeros.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from earvae_jax.model.convolution import conv1d, conv_transpose1d, weight_norm
 from earvae_jax.model.initial_values import constant, norms, uniform
 from earvae_jax.model.lengths import downsampled_length, resampling_padding, upsampled_length
 from earvae_jax.model.snake import snake
+
+_Module = TypeVar("_Module", bound=nnx.Module)
 
 
 class Buffer(nnx.Variable):
@@ -235,7 +237,7 @@ def _value(variable: nnx.Variable | None) -> Array | None:
     return None if variable is None else variable[...]
 
 
-def folded(model: nnx.Module) -> nnx.Module:
+def folded(model: _Module) -> _Module:
     """The same model for inference: weight norms and snake parameters are worked out once, here."""
     model = nnx.merge(*nnx.split(model))  # new modules, the same arrays
     for _, module in nnx.iter_modules(model):

@@ -5,11 +5,12 @@ The formulas hold for Python integers and for traced arrays alike.
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from jax import Array
+if TYPE_CHECKING:  # plain arithmetic, which needs no JAX
+    from jax import Array
 
-Length = TypeVar("Length", int, Array)
+Length = TypeVar("Length", int, "Array")
 
 
 def resampling_padding(stride: int) -> int:

@@ -1,5 +1,7 @@
 """The layers of the transformer that treat latents apart, or a few neighbours together."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx

@@ -13,6 +13,7 @@ from earvae_jax.audio.channels import to_channels
 from earvae_jax.audio.resampling import Resampler
 from earvae_jax.borders import explained
 from earvae_jax.errors import UserError
+from earvae_jax.infer.engine.batching import Batcher
 from earvae_jax.infer.engine.cutting import Cut
 from earvae_jax.infer.engine.gathered import Gathered
 from earvae_jax.infer.engine.threads import Writer, prefetched
@@ -108,10 +109,12 @@ class Pipeline:
                 yield number, task, UserError(explained(error))
 
     def _read_latents(self, task: Task) -> Latents:
+        assert task.latents is not None
         return self._codec.accepted(task.latents())
 
     def _read_audio(self, task: Task) -> Iterator[Cut | _End]:
         config, rate = self._codec.config, self._codec.sample_rate
+        assert task.audio is not None  # as it has no latents
         with task.audio() as reader:
             if reader.channels not in (1, config.io_channels):
                 raise UserError(
@@ -160,7 +163,7 @@ class Pipeline:
 class _Progress:
     """How far one task is."""
 
-    def __init__(self, task: Task, codec: "Codec", decoder):
+    def __init__(self, task: Task, codec: "Codec", decoder: Batcher):
         self.task, self._codec, self._decoder = task, codec, decoder
         self.error: UserError | None = None
         self.end: _End | None = None
@@ -203,7 +206,7 @@ class _Progress:
                 self._fail(error)
         self.finished = not self.waiting
 
-    def accept_encoded(self, cut: Cut, result) -> None:
+    def accept_encoded(self, cut: Cut, result: tuple[np.ndarray, np.ndarray]) -> None:
         """Takes the latents of one window."""
         self.waiting -= 1
         window = cut.window
@@ -232,6 +235,7 @@ class _Progress:
 
     def _join(self) -> Latents:
         end = self.end
+        assert end is not None
         return Latents(
             self._mean.take(),
             self._std.take() if self._needs_std else None,
@@ -246,6 +250,7 @@ class _Progress:
     def _take_values(self) -> Float[np.ndarray, "N D"]:
         """What is decoded; only the length, rate and channels of the audio are kept from here on."""
         latents = self.encoded
+        assert latents is not None
         values = latents.mean
         if self.task.latent == "sample":
             if latents.std is None:
@@ -259,10 +264,11 @@ class _Progress:
     def _decode(self) -> None:
         # Without a name here, so that `transform` can let go of the latents: an hour of them is 40 MB.
         values = self._codec.compiled.transform(self._take_values())
-        latents = self.encoded
+        latents, task_write = self.encoded, self.task.write
+        assert latents is not None and task_write is not None
 
-        def write(blocks):
-            self.task.write(self._codec.to_output(blocks, latents), latents)
+        def write(blocks: Iterator[np.ndarray]) -> None:
+            task_write(self._codec.to_output(blocks, latents), latents)
 
         self._writer = Writer(write)
         for cut in self._codec.decoder_cuts(values):
@@ -278,6 +284,7 @@ class _Progress:
         self._decoded[window.keep_from] = (kept.copy(), window.keep_to)
         while self._written_to in self._decoded:
             block, self._written_to = self._decoded.pop(self._written_to)
+            assert self._writer is not None
             if self._writer.error is None:
                 self._writer.put(block)
 

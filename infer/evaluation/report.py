@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from earvae_jax.borders import explaining, reason
+from earvae_jax.borders import explaining, reason, shown
 from earvae_jax.errors import UserError
 from earvae_jax.infer.evaluation.evaluate import (
     Evaluation,
@@ -68,9 +68,9 @@ def write_report(
     Raises:
       UserError: the file cannot be written.
     """
-    shown = sorted(evaluation.results, key=_severity)[:files]
+    worst = sorted(evaluation.results, key=_severity)[:files]
     articles = {}
-    for number, result in enumerate(shown, start=1):
+    for number, result in enumerate(worst, start=1):
         try:
             with explaining(result.pair.reconstruction, "cannot be shown"), np.errstate(all="ignore"):
                 audio = read_pair(result.pair)

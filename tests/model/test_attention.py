@@ -123,7 +123,7 @@ def test_the_codec_runs_the_same_transformer(name, monkeypatch):
 
 MEMORY = """
 import re, pathlib, numpy as np, jax, small_models
-from earvae_jax.config import TransformerConfig
+from earvae_jax.model.config import TransformerConfig
 from flax import nnx
 
 def peak():

@@ -77,7 +77,15 @@ def group_delay(
     return _phase_change(prediction, target, -1, hop_length, wrap, weighting, level)
 
 
-def _phase_change(prediction, target, axis, hop_length, wrap, weighting, level) -> Float[Array, ""]:
+def _phase_change(
+    prediction: Array,
+    target: Array,
+    axis: int,
+    hop_length: int,
+    wrap: bool,
+    weighting: Weighting,
+    level: Array | float,
+) -> Float[Array, ""]:
     if prediction.shape[axis] < 2:
         return jnp.zeros(())  # one frame: nothing changes
     if wrap:
@@ -98,7 +106,9 @@ def _difference(phase: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
     return gradient_materialized(jnp.diff(gradient_materialized(phase), axis=axis))
 
 
-def _weighted_mean(values, magnitudes, spectrum, hop_length, level) -> Float[Array, ""]:
+def _weighted_mean(
+    values: Array, magnitudes: Array, spectrum: Array, hop_length: int, level: Array | float
+) -> Float[Array, ""]:
     """Σ weights · values, scaled so that one sample's gradient is at most that of a mean absolute error.
 
     The proof stands in `losses.group_delay_loss`.
@@ -135,10 +145,10 @@ def magnitude_distances(
         norms.append(jnp.sqrt(jnp.sum(wanted, axis=(-2, -1))))
     error, norm = jnp.stack(errors, axis=1), jnp.stack(norms, axis=1)  # [B, S]
     norm = jnp.maximum(norm, _CONVERGENCE_FLOOR * jnp.max(norm, axis=1, keepdims=True))
-    return jnp.mean(error / norm), sum(log_distances) / len(log_distances)
+    return jnp.mean(error / norm), jnp.asarray(sum(log_distances)) / len(log_distances)
 
 
-def _signals(spectrum, mid_side: bool) -> list[Complex[Array, "B K F"]]:
+def _signals(spectrum: Array, mid_side: bool) -> list[Complex[Array, "B K F"]]:
     # Split, not indexed: one concatenation is the gradient of all channels.
     channels = lax.split(spectrum, [1] * spectrum.shape[1], axis=1)
     channels = [gradient_materialized(channel[:, 0]) for channel in channels]
