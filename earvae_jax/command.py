@@ -30,7 +30,7 @@ _SUBCOMMANDS = {
     "reconstruct": ("earvae_jax.infer.commands.reconstruct", "encode and decode audio files"),
     "encode": ("earvae_jax.infer.commands.encode", "write the latents of audio files"),
     "decode": ("earvae_jax.infer.commands.decode", "write the audio of latent files"),
-    "evaluate": ("earvae_jax.infer.evaluation.command", "compare reconstructions with originals; a report"),
+    "evaluate": ("earvae_jax.infer.commands.evaluate", "compare reconstructions with originals; a report"),
     "train": ("earvae_jax.train.command", "train or fine-tune a model"),
     "convert": ("earvae_jax.convert.command", "move weights between PyTorch and JAX"),
     "parity": ("earvae_jax.convert.parity.command", "prove that PyTorch and JAX compute the same"),

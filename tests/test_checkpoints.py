@@ -202,7 +202,8 @@ def test_kill_during_a_save_leaves_no_final_name(tmp_path, name):
     """Killed just before the rename, when everything else has been written."""
     script = (
         "import os, signal, sys, small_models\n"
-        "from earvae_jax import atomic, checkpoints\n"
+        "from earvae_jax import checkpoints\n"
+        "from earvae_jax.system import atomic\n"
         "atomic._rename = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)\n"
         "checkpoints.save(sys.argv[1], small_models.model(small_models.config()))\n"
     )

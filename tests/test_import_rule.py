@@ -1,66 +1,146 @@
-"""The library imports no application and no heavy extra; applications never import each other."""
+"""One direction: which room may import which. No cycle between files or rooms, nor in annotations alone."""
 
 import ast
-from pathlib import Path
+import functools
+import graphlib
 
 import pytest
 from places import ROOT
 
-APPLICATIONS = ("convert", "train", "infer")
+LIBRARY, APPLICATIONS = "earvae_jax", ("convert", "infer", "train")
+HEAVY = ("torch", "matplotlib", "grain", "tensorboardX", "alias_free_torch", "auraloss")
+
+# A room is a folder, or a file at the top of the library, and may import itself and the rooms named here.
+# Applications may import the whole library besides.
+ALLOWED = {
+    "__init__": "",
+    "__main__": "command",
+    "command": "errors borders system",
+    "errors": "",
+    "borders": "errors",
+    "arrays": "errors",
+    "system": "errors borders",
+    "model": "errors borders arrays",
+    "signal": "",
+    "audio": "errors borders system",
+    "demo": "",
+    "parameters": "errors borders system model",
+    "orbax_folders": "errors borders parameters",
+    "checkpoints": "errors borders system model parameters orbax_folders demo",
+    "convert": "convert.torch_port",
+    "convert.torch_port": "",
+    "convert.parity": "convert convert.torch_port",
+    "infer": "infer.engine infer.inputs infer.latents",
+    "infer.formulations": "",
+    "infer.latents": "",
+    "infer.engine": "infer.formulations infer.latents",
+    "infer.inputs": "infer.engine infer.latents",
+    "infer.evaluation": "",
+    "infer.commands": "infer infer.engine infer.evaluation infer.latents",
+    "infer.benchmark": "infer infer.engine",
+    "train": "train.config train.run",
+    "train.config": "",
+    "train.formulations": "",
+    "train.losses": "train.config train.formulations",
+    "train.data": "train.config",
+    "train.run": "train.config train.data train.losses",
+    "train.studies": "train.config train.data train.formulations train.losses train.run",
+}
 # The benchmarks measure against the torch port, with the same weights.
 EXCEPTIONS = {
-    ("infer/benchmark/contenders.py", "earvae_jax.convert.torch_port.model"),
-    ("infer/benchmark/contenders.py", "earvae_jax.convert.to_torch"),
-    ("train/studies/torch_step.py", "earvae_jax.convert.torch_port.model"),
+    ("infer.benchmark.contenders", "convert.to_torch"),
+    ("infer.benchmark.contenders", "convert.torch_port.model"),
+    ("train.studies.torch_step", "convert.torch_port.model"),
 }
 
 
-def imports(path: Path) -> set[str]:
-    """Absolute names of everything that a file imports, wherever in it."""
-    package = path.parent.relative_to(ROOT).as_posix().replace("/", ".")
-    package = package if package.startswith("earvae_jax") else f"earvae_jax.{package}"
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            if node.level:
-                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-                module = ".".join([*parents, *([module] if module else [])])
-            found |= {f"{module}.{alias.name}" for alias in node.names}
+@functools.cache
+def modules() -> dict[str, ast.Module]:
+    """Every file of code by its dotted name; that of a package is the folder's."""
+    found = {}
+    for folder in (LIBRARY, *APPLICATIONS):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            parts = parts[1:] if folder == LIBRARY else parts
+            name = ".".join(parts)
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            found[name.removesuffix(".__init__")] = tree
     return found
 
 
-def within(name: str, module: str) -> bool:
-    return name == module or name.startswith(f"{module}.")
+def imports(name: str) -> set[str]:
+    """Absolute names of all that a file imports, wherever in it; this project's without its first word."""
+    found = set()
+    for node in ast.walk(modules()[name]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name} imports relatively"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
 
 
-def files(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+def ours(name: str) -> set[str]:
+    """The files of this project among them."""
+    found = set()
+    for full in imports(name):
+        if full.partition(".")[0] == LIBRARY:
+            words = full.split(".")[1:]
+            known = (".".join(words[:count]) for count in range(len(words), 0, -1))
+            found.add(next((each for each in known if each in modules()), "__init__"))
+    return found - {name}
 
 
-def test_the_library_stands_alone():
-    assert len(files("earvae_jax")) > 20
-    refused = [f"earvae_jax.{name}" for name in APPLICATIONS]
-    refused += ["torch", "matplotlib", "grain", "tensorboardX"]
-    for path in files("earvae_jax"):
-        for name in imports(path):
-            assert not any(within(name, module) for module in refused), f"{path.name} imports {name}"
+def room(name: str) -> str:
+    first, _, rest = name.partition(".")
+    if first not in APPLICATIONS:
+        return first
+    second = rest.partition(".")[0]
+    return f"{first}.{second}" if (ROOT / first / second).is_dir() and second else first
 
 
-@pytest.mark.parametrize("application", APPLICATIONS)
-def test_applications_import_the_library_absolutely_and_themselves_relatively(application):
-    others = [f"earvae_jax.{name}" for name in APPLICATIONS if name != application]
-    assert files(application)
-    for path in files(application):
-        relative = path.relative_to(ROOT).as_posix()
-        for name in imports(path):
-            excepted = any(relative == start and within(name, module) for start, module in EXCEPTIONS)
-            assert excepted or not any(within(name, other) for other in others), f"{relative} imports {name}"
-        text = path.read_text(encoding="utf-8")
-        assert f"earvae_jax.{application}" not in {
-            node.module and ".".join(node.module.split(".")[:2])
-            for node in ast.walk(ast.parse(text))
-            if isinstance(node, ast.ImportFrom) and not node.level
-        }, f"{relative} imports its own package absolutely"
+def test_every_room_is_known():
+    assert {room(name) for name in modules()} == set(ALLOWED)
+    assert len(modules()) > 100
+
+
+@pytest.mark.parametrize("name", modules())
+def test_a_file_imports_what_its_room_may(name):
+    own = room(name)
+    allowed = {own, *ALLOWED[own].split()}
+    for other in ours(name):
+        to = room(other)
+        of_library = own.partition(".")[0] in APPLICATIONS and to.partition(".")[0] not in APPLICATIONS
+        assert to in allowed or of_library or (name, other) in EXCEPTIONS, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("level", [str, room], ids=["files", "rooms"])
+def test_nothing_imports_what_imports_it(level):
+    graph = {}
+    for name in modules():
+        wanted = {level(other) for other in ours(name) if (name, other) not in EXCEPTIONS}
+        graph.setdefault(level(name), set()).update(wanted - {level(name)})
+    assert tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_the_library_needs_no_extra():
+    for name in modules():
+        if room(name).partition(".")[0] not in APPLICATIONS:
+            for full in imports(name):
+                assert full.partition(".")[0] not in HEAVY, f"{name} imports {full}"
+
+
+def test_no_room_is_crowded():
+    """As many files as can be looked over."""
+    for folder in (LIBRARY, *APPLICATIONS, "tests"):
+        for place in (ROOT / folder, *(ROOT / folder).rglob("*/")):
+            files = sorted(place.glob("*.py"))
+            assert len(files) <= 15, f"{place.relative_to(ROOT)} has {len(files)} files"
+
+
+def test_a_long_file_says_why():
+    for folder in (LIBRARY, *APPLICATIONS):
+        for path in (ROOT / folder).rglob("*.py"):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            reason = any(line.startswith("# Long because") for line in lines[:20])
+            assert len(lines) <= 300 or reason, f"{path.relative_to(ROOT)} has {len(lines)} lines"

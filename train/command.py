@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     enable_compilation_cache()
     processes.join(arguments)
 
-    from earvae_jax.train.loop import train
+    from earvae_jax.train.run.loop import train
 
     with processes.leaving_others_at_failure():
         config = _config(arguments.config, arguments.overrides)

@@ -1,5 +1,8 @@
 """Reading audio through FFmpeg (PyAV): every compressed format, video, and what libsndfile refuses."""
 
+# Long because padding, gaps, damage and changes of form are found in one pass over the frames, and
+# each has to know where the others left the stream.
+
 import struct
 from collections import deque
 from collections.abc import Iterator

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from earvae_jax.audio.writer import writing
+from earvae_jax.infer.commands.made_with import comment
 from earvae_jax.infer.latents import Latents
-from earvae_jax.infer.made_with import comment
 
 
 def audio_writer(

@@ -31,10 +31,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     from earvae_jax.infer.commands.audio_output import audio_writer
     from earvae_jax.infer.commands.jobs import Job, run_jobs, share, writable_folder
+    from earvae_jax.infer.commands.made_with import audio_maker, made_with
     from earvae_jax.infer.commands.output_names import jobs_for
-    from earvae_jax.infer.engine.pipeline import Task
+    from earvae_jax.infer.engine.task import Task
     from earvae_jax.infer.latents import read_latents
-    from earvae_jax.infer.made_with import audio_maker, made_with
     from earvae_jax.system.file_search import find_files
 
     found = find_files(arguments.inputs, {".npz"}, "latent files", output_dir=Path(arguments.output_dir))

@@ -36,10 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     from earvae_jax.audio.reader import AudioReader
     from earvae_jax.audio.search import EXTENSIONS, find_audio
     from earvae_jax.infer.commands.jobs import Job, run_jobs, share, writable_folder
+    from earvae_jax.infer.commands.made_with import latent_maker, made_with
     from earvae_jax.infer.commands.output_names import jobs_for
-    from earvae_jax.infer.engine.pipeline import Task
-    from earvae_jax.infer.latents import maker, write_latents
-    from earvae_jax.infer.made_with import made_with
+    from earvae_jax.infer.engine.task import Task
+    from earvae_jax.infer.latents import write_latents
 
     found = find_audio(arguments.inputs, output_dir=Path(arguments.output_dir))
     output_dir = writable_folder(arguments.output_dir)
@@ -63,5 +63,5 @@ def run(arguments: argparse.Namespace) -> int:
         return Task(job.name, audio=functools.partial(AudioReader, job.source, **reading), keep=keep)
 
     return run_jobs(
-        codec, jobs, task, failed=refused, overwrite=arguments.overwrite, made_by=maker, this=this
+        codec, jobs, task, failed=refused, overwrite=arguments.overwrite, made_by=latent_maker, this=this
     ).status

@@ -14,7 +14,7 @@ from absl import logging
 from earvae_jax.audio.standard_input import is_standard_input
 from earvae_jax.borders import shown
 from earvae_jax.errors import UserError
-from earvae_jax.infer.engine.pipeline import Task
+from earvae_jax.infer.engine.task import Task
 
 if TYPE_CHECKING:
     from earvae_jax.infer.codec import Codec

@@ -52,9 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     from earvae_jax.errors import UserError
     from earvae_jax.infer.commands.audio_output import audio_writer
     from earvae_jax.infer.commands.jobs import Job, run_jobs, share, writable_folder
+    from earvae_jax.infer.commands.made_with import audio_maker, made_with
     from earvae_jax.infer.commands.output_names import jobs_for
-    from earvae_jax.infer.engine.pipeline import Task
-    from earvae_jax.infer.made_with import audio_maker, made_with
+    from earvae_jax.infer.engine.task import Task
 
     if not arguments.inputs:
         if not demo.CLIP.exists():

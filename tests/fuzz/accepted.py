@@ -20,7 +20,7 @@ def install(seeds: Seeds) -> None:
     """Whole models are loaded once, training ends before its first step, benchmarks measure nothing."""
     from earvae_jax.infer.benchmark import measure as benchmark
     from earvae_jax.infer.codec import Codec
-    from earvae_jax.train import loop
+    from earvae_jax.train.run import loop
 
     load, kept = Codec.load.__func__, {}
 
@@ -46,8 +46,8 @@ def install(seeds: Seeds) -> None:
 
 def train(config, workdir, **_) -> int:
     """In place of a run: everything that its first step needs, as shapes."""
+    from earvae_jax.train.run.step import Trainer
     from earvae_jax.train.run.workdir import claim
-    from earvae_jax.train.step import Trainer
 
     parameters.check_fits_in_memory(config.model_config)
     with claim(workdir):

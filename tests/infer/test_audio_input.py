@@ -15,7 +15,7 @@ from whole_file import codec_of, sizes_for
 
 from earvae_jax.errors import UserError
 from earvae_jax.infer import Codec
-from earvae_jax.infer.audio_input import audio_input, to_amplitudes
+from earvae_jax.infer.inputs.audio import audio_input, to_amplitudes
 
 RATE = small_models.SAMPLE_RATE
 KIND = "even strides"
@@ -235,13 +235,13 @@ def test_windows_of_a_list_share_batches():
     config = small_models.KINDS[KIND]
     batched = Codec(small_models.model(config), window_sizes=sizes_for(config), batch_size=4)
     encoded = []
-    encode = batched.compiled.encode
+    encode = batched.engine.compiled.encode
 
     def counted(audio, *arguments):
         encoded.append(len(audio))
         return encode(audio, *arguments)
 
-    batched.compiled.encode = counted
+    batched.engine.compiled.encode = counted
     batched.encode([noise(50, seed=seed) for seed in range(4)])
     assert encoded == [4]
 

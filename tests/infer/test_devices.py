@@ -20,11 +20,11 @@ for kind, batch_size in (("transformer", "auto"), ("antialiased nearest, odd, wi
     config = small_models.KINDS[kind]
     model, sizes, ratio = small_models.model(config), sizes_for(config), config.downsampling_ratio
     eight = Codec(model, window_sizes=sizes, batch_size=batch_size)
-    assert len(eight.compiled.devices) == 8
+    assert len(eight.engine.compiled.devices) == 8
     drawn = [lengths.randint(2, 20 * sizes[1] * ratio) for _ in range(4)]
     for samples in (1, sizes[0] * ratio, sizes[1] * ratio + 1, *drawn):
         compare(eight, whole_file(kind), samples)
-    shards = eight.compiled.encode(*(np.zeros(s, t) for s, t in (
+    shards = eight.engine.compiled.encode(*(np.zeros(s, t) for s, t in (
         ((8, sizes[0] * ratio, 2), np.float32), ((8,), np.int32), ((8,), np.int32))))
     assert len({shard.device for shard in shards[0].addressable_shards}) == 8
     one = Codec(model, window_sizes=sizes, devices=jax.local_devices()[:1])

@@ -10,7 +10,7 @@ import pytest
 # Threads take memory at the same time; malloc_info(3) then lists a <heap nr=…> for every arena.
 THREADS = """
 import ctypes, sys, tempfile, threading
-from earvae_jax.infer.heap import use_one_heap
+from earvae_jax.system.heap import use_one_heap
 use_one_heap()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
@@ -36,7 +36,7 @@ with tempfile.NamedTemporaryFile() as file:
 # process's: mincore(2) refuses those that are not. What the process holds in all changes by a page or two.
 LARGE_ARRAY = """
 import ctypes, mmap
-from earvae_jax.infer.heap import keep_large_arrays_outside
+from earvae_jax.system.heap import keep_large_arrays_outside
 keep_large_arrays_outside()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

@@ -20,7 +20,7 @@ _SIDE_BY_SIDE = """
     import jax
     import numpy as np
 
-    from earvae_jax.metrics import evaluate_pair
+    from earvae_jax.signal.metrics import evaluate_pair
     from earvae_jax.train.losses import correlation_loss, multi_resolution_stft_loss
 
     @jax.jit

@@ -7,11 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float
 
 from earvae_jax.train.config import AdversarialConfig
-from earvae_jax.train.cpu.materialize import not_inlined
+from earvae_jax.train.formulations.choice import in_one_call
 from earvae_jax.train.losses import functions
 from earvae_jax.train.losses.discriminator import Discriminator
 
@@ -52,10 +51,8 @@ def adversarial_gradients(
     found = []
     for structure, of_one in zip(structures, own, strict=True):
         function = functools.partial(_one_resolution, structure, config=config, dtype=dtype)
-        # One call on a CPU: XLA's own order would keep the feature maps of all resolutions.
-        found.append(
-            lax.platform_dependent(of_one, audio, prediction, cpu=not_inlined()(function), default=function)
-        )
+        # XLA's own order would keep the feature maps of all resolutions.
+        found.append(in_one_call(function)(of_one, audio, prediction))
     of_prediction, of_parameters, terms = zip(
         *jax.tree.map(lambda leaf: leaf / len(found), found), strict=True
     )

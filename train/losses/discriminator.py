@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,30 +12,12 @@ from earvae_jax.model.convolution import weight_norm
 from earvae_jax.model.initial_values import norms
 from earvae_jax.model.layers import uniform_param
 from earvae_jax.signal.spectral import hann_window, stft
-from earvae_jax.train.config_values import expect, expect_positive
-from earvae_jax.train.cpu.plane_convolution import PlaneLayer, conv_stack
+from earvae_jax.train.config import DiscriminatorConfig
+from earvae_jax.train.formulations.choice import conv_stack
+from earvae_jax.train.formulations.planes import PlaneLayer
 
 _WIDE, _NARROW = (3, 9), (3, 3)  # kernels over (time, frequency)
 _SLOPE = 0.2  # of the leaky ReLU
-
-
-@dataclass(frozen=True)
-class DiscriminatorConfig:
-    """Sizes of the discriminators, one per resolution."""
-
-    n_ffts: tuple[int, ...] = (2048, 1024, 512, 256, 128)  # window length = n_fft, hop = n_fft // 4
-    filters: int = 64  # channels of every hidden layer
-    dilations: tuple[int, ...] = (1, 2, 4)  # of the middle layers, along time
-
-    def __post_init__(self):
-        expect_positive(self, "filters")
-        expect(
-            bool(self.n_ffts) and min(self.n_ffts) >= 4,
-            "n_ffts",
-            self.n_ffts,
-            "a list of sizes of at least 4",
-        )
-        expect(all(d > 0 for d in self.dilations), "dilations", self.dilations, "positive numbers")
 
 
 class Conv2d(nnx.Module):

@@ -14,6 +14,7 @@ from jaxtyping import Array, Complex, Float
 from earvae_jax.model.bottleneck import Posterior
 from earvae_jax.signal.spectral import stft
 from earvae_jax.signal.weighting import k_weight
+from earvae_jax.train.config.objective import STFT_SIZES
 from earvae_jax.train.losses import spectrum_terms
 from earvae_jax.train.losses.spectrum_terms import Weighting
 
@@ -32,8 +33,6 @@ __all__ = [
     "waveform_loss",
 ]
 
-# The sizes of the neighbouring Oobleck recipe (stable-audio-tools); εar-VAE's own are unpublished.
-STFT_SIZES = (2048, 1024, 512, 256, 128, 64, 32)
 _LOWEST_LEVEL = 1e-3  # −60 dB: near silence is not blown up
 
 

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Complex, Float
 
 from earvae_jax.signal import spectral
-from earvae_jax.train.cpu.materialize import gradient_materialized
+from earvae_jax.train.formulations.choice import gradient_stored
 
 Weighting = Literal["magnitude"] | None
 
@@ -103,7 +103,7 @@ def _phase_change(
 
 def _difference(phase: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
     """From each frame or bin to the next; the gradient of both slices reads what `phase` gets back."""
-    return gradient_materialized(jnp.diff(gradient_materialized(phase), axis=axis))
+    return gradient_stored(jnp.diff(gradient_stored(phase), axis=axis))
 
 
 def _weighted_mean(
@@ -151,7 +151,7 @@ def magnitude_distances(
 def _signals(spectrum: Array, mid_side: bool) -> list[Complex[Array, "B K F"]]:
     # Split, not indexed: one concatenation is the gradient of all channels.
     channels = lax.split(spectrum, [1] * spectrum.shape[1], axis=1)
-    channels = [gradient_materialized(channel[:, 0]) for channel in channels]
+    channels = [gradient_stored(channel[:, 0]) for channel in channels]
     if not mid_side or len(channels) == 1:
         return channels
     left, right = channels

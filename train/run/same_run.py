@@ -8,7 +8,7 @@ from absl import logging
 
 from earvae_jax.errors import UserError
 from earvae_jax.train.config import OptimizerConfig, TrainConfig
-from earvae_jax.train.optimizer import learning_rate
+from earvae_jax.train.run.optimizer import learning_rate
 
 # What may change between two calls with the same workdir; everything else would make another run of it.
 _CHANGEABLE = frozenset(

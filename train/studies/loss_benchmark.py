@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 
 from earvae_jax.errors import require
-from earvae_jax.train.losses.objective import ObjectiveConfig, reconstruction_objective
+from earvae_jax.train.config import ObjectiveConfig
+from earvae_jax.train.losses.objective import reconstruction_objective
 
 SHAPE = (8, 65536, 2)
 SAMPLE_RATE = 44_100

@@ -27,7 +27,7 @@ from earvae_jax.model.lengths import latents_of
 from earvae_jax.system import machine
 from earvae_jax.system.compilation_cache import enable_compilation_cache
 from earvae_jax.train.config import TrainConfig
-from earvae_jax.train.step import Trainer
+from earvae_jax.train.run.step import Trainer
 
 _SETTLE = 0.25  # seconds: torch's threads spin for so long in wait of more work
 
@@ -92,7 +92,8 @@ def step_memory(config: TrainConfig, side: str, *, adversarial: bool) -> int | N
     return None if used is None else held + used
 
 
-def _jax_step(config: TrainConfig, adversarial: bool) -> Callable[[], None]:
+def jax_step(config: TrainConfig, adversarial: bool) -> Callable[[], None]:
+    """A step of the trainer on noise, compiled at the first call."""
     trainer = Trainer(config)
     state = trainer.initial_state()
     step = jax.jit(functools.partial(trainer.step, adversarial=adversarial), donate_argnums=0)
@@ -131,7 +132,7 @@ def _torch_step(config: TrainConfig, adversarial: bool) -> Callable[[], None]:
     return lambda: step.update(audio, noise, optimizers[0], optimizers[1] if adversarial else None)
 
 
-_STEPS = {"jax": _jax_step, "torch": _torch_step}
+_STEPS = {"jax": jax_step, "torch": _torch_step}
 
 
 def _memory_of_other_processes(name: str, kind: str) -> dict[str, float]:

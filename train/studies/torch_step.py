@@ -11,9 +11,7 @@ from torch import nn
 
 # The one import from another application: the port of the model is the yardstick.
 from earvae_jax.convert.torch_port import model as torch_model
-from earvae_jax.train.config import TrainConfig
-from earvae_jax.train.losses.discriminator import DiscriminatorConfig
-from earvae_jax.train.losses.objective import ObjectiveConfig
+from earvae_jax.train.config import DiscriminatorConfig, ObjectiveConfig, TrainConfig
 from earvae_jax.train.studies.loss_benchmark import torch_objective
 
 TERMS = ("spectral_convergence", "log_magnitude", "correlation", "instantaneous_frequency", "group_delay")

@@ -21,7 +21,7 @@ ENTRY = """
 from alias_free_torch import Activation1d
 from dac.nn.layers import Snake1d, WNConv1d, WNConvTranspose1d
 from earvae_jax.model.config import ModelConfig
-from earvae_jax.convert.torch_model import TorchEarVAE
+from earvae_jax.convert.torch_port.model import TorchEarVAE
 
 from .blocks import widths
 

@@ -13,16 +13,9 @@ import small_models
 from flax import nnx
 
 from earvae_jax.errors import UserError
-from earvae_jax.infer.benchmark import (
-    command as benchmark_command,
-)
-from earvae_jax.infer.benchmark import (
-    contenders,
-    convolution_peak,
-)
-from earvae_jax.infer.benchmark import (
-    measure as benchmark,
-)
+from earvae_jax.infer.benchmark import command as benchmark_command
+from earvae_jax.infer.benchmark import contenders, convolution_peak
+from earvae_jax.infer.benchmark import measure as benchmark
 from earvae_jax.system import compilation_cache
 
 CONFIG = small_models.config((2, 4), channels=8)
@@ -54,7 +47,7 @@ def test_operations_are_those_of_the_model():
 
 MEMORY = """
 import numpy as np
-from earvae_jax import machine
+from earvae_jax.system import machine
 print(*(machine.memory_used_at_most(lambda: np.ones(size, np.uint8)) for size in (1, 1 << 27)))
 """
 

@@ -123,7 +123,7 @@ def chunked_codec() -> Codec:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(formulation, "_MIN_CHUNKED_WIDTH", 0)
         codec = Codec(small_models.model(config), window_sizes=sizes_for(config))
-    assert codec.compiled.free_padding, "this is not the formulation that was meant"
+    assert codec.engine.compiled.free_padding, "this is not the formulation that was meant"
     return codec
 
 
@@ -138,7 +138,7 @@ def test_published_architectures_as_a_cpu_runs_them(name, monkeypatch):
     config = ModelConfig.from_dict(values)
     model = small_models.model(config)
     codec, whole = Codec(model, window_sizes=sizes_for(config)[:1]), whole_file_of(model)
-    for samples in (1, codec.encoder_tiling.sizes[0] * config.downsampling_ratio + 1, 150_000):
+    for samples in (1, codec.engine.encoder_tiling.sizes[0] * config.downsampling_ratio + 1, 150_000):
         compare(codec, whole, samples)
 
 
@@ -180,7 +180,7 @@ def test_many_lengths_compile_a_handful_of_programs():
     )
     for samples in range(1, 4000, 217):
         codec.reconstruct(np.zeros((samples, 2), np.float32))
-    compiled = codec.compiled
+    compiled = codec.engine.compiled
     assert compiled._encode._cache_size() <= 2 and compiled._decode._cache_size() <= 2
     assert compiled._run_layer._cache_size() <= 3
 
@@ -198,7 +198,7 @@ def test_latents_are_cut_where_they_stand():
 def test_every_model_has_windows_of_its_own(kind):
     """What a codec chooses without being told."""
     codec = Codec(small_models.model(small_models.KINDS[kind]))
-    for tiling in (codec.encoder_tiling, codec.decoder_tiling):
+    for tiling in (codec.engine.encoder_tiling, codec.engine.decoder_tiling):
         assert tiling.sizes[0] >= 2 * (sum(tiling.context) + 1)
         assert all(larger % smaller == 0 for smaller, larger in itertools.pairwise(tiling.sizes))
 

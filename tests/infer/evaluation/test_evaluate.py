@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from earvae_jax.errors import UserError
-from earvae_jax.infer.evaluation import command as evaluate_command
+from earvae_jax.infer.commands import evaluate as evaluate_command
 from earvae_jax.infer.evaluation import evaluate
 from earvae_jax.infer.evaluation.pairs import find_models
 from earvae_jax.signal.metrics import evaluate_pair

@@ -136,8 +136,8 @@ def test_choice():
 
 _ON_A_MESH = """
 import jax, numpy as np, small_models
-from earvae_jax.infer.compiled import CompiledModel
-from earvae_jax.infer.chunked import ChunkedFormulation
+from earvae_jax.infer.engine.compiled import CompiledModel
+from earvae_jax.infer.formulations.chunked import ChunkedFormulation
 import earvae_jax.infer.engine.compiled as compiled
 compiled.choose_formulation = lambda config, platform, dtype: ChunkedFormulation(config, chunk=40)
 config = small_models.config((2,), channels=8)

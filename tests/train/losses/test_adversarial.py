@@ -9,9 +9,9 @@ import pytest
 from flax import nnx
 
 from earvae_jax.train import losses
-from earvae_jax.train.config import AdversarialConfig
+from earvae_jax.train.config import AdversarialConfig, DiscriminatorConfig
 from earvae_jax.train.losses.adversarial import adversarial_gradients
-from earvae_jax.train.losses.discriminator import Discriminator, DiscriminatorConfig
+from earvae_jax.train.losses.discriminator import Discriminator
 
 WEIGHTS = {"weight": 0.3, "feature_matching_weight": 2.0}
 

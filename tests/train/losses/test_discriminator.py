@@ -10,7 +10,8 @@ from tolerances import DISCRIMINATOR
 
 from earvae_jax.errors import UserError
 from earvae_jax.parameters import named_arrays
-from earvae_jax.train.losses.discriminator import Discriminator, DiscriminatorConfig
+from earvae_jax.train.config import DiscriminatorConfig
+from earvae_jax.train.losses.discriminator import Discriminator
 
 CONFIG = DiscriminatorConfig(n_ffts=(256, 64), filters=3, dilations=(1, 2, 4))
 

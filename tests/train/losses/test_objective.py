@@ -11,7 +11,8 @@ from tolerances import LOSS_VALUE
 
 from earvae_jax.errors import UserError
 from earvae_jax.train import losses
-from earvae_jax.train.losses.objective import ObjectiveConfig, reconstruction_objective
+from earvae_jax.train.config import ObjectiveConfig
+from earvae_jax.train.losses.objective import reconstruction_objective
 from earvae_jax.train.studies.loss_benchmark import objective_benchmark
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -17,8 +17,8 @@ pytest.importorskip("tensorboardX", reason="training needs the extra `train`")
 from earvae_jax import checkpoints
 from earvae_jax.audio.writer import write
 from earvae_jax.errors import UserError
-from earvae_jax.train.loop import train
-from earvae_jax.train.step import Trainer
+from earvae_jax.train.run.loop import train
+from earvae_jax.train.run.step import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -128,7 +128,7 @@ def test_many_bad_steps_in_a_row_stop_training(tmp_path, monkeypatch):
     )
     config = small_training.config(adversarial=None, max_skipped_steps=3, steps=20)
     monkeypatch.setattr(
-        "earvae_jax.train.loop.validation_audio", lambda *_, **__: np.ones((2, small_training.CROP, 2))
+        "earvae_jax.train.run.loop.validation_audio", lambda *_, **__: np.ones((2, small_training.CROP, 2))
     )
     with pytest.raises(UserError, match=r"3 steps in a row.*learning_rate"):
         train(config, tmp_path)

@@ -15,7 +15,7 @@ from earvae_jax.errors import UserError
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.signal.metrics import si_sdr
-from earvae_jax.train import initialization
+from earvae_jax.train.run import initialization
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -22,9 +22,9 @@ from earvae_jax.train.run.checkpoints import Record, RunCheckpoints
 from earvae_jax.train.run.exports import Exports
 from earvae_jax.train.run.progress import Progress
 from earvae_jax.train.run.same_run import check_same_origin, rate_jumps
+from earvae_jax.train.run.step import Terms, Trainer, TrainState
 from earvae_jax.train.run.validation import SCORE, Validator
 from earvae_jax.train.run.workdir import claim
-from earvae_jax.train.step import Terms, Trainer, TrainState
 
 _DATA = "data"  # the mesh axis over which batches are split
 

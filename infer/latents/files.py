@@ -12,7 +12,6 @@ from numpy.typing import DTypeLike
 
 from earvae_jax.borders import explaining, reason, shown
 from earvae_jax.errors import UserError
-from earvae_jax.infer.made_with import made_with
 from earvae_jax.system.atomic import replacing
 
 FORMAT_VERSION = 1
@@ -143,14 +142,3 @@ def _text(array: np.ndarray, name: str) -> str:
     if not is_text or np.atleast_1d(array).view(letter).max() > sys.maxunicode:
         raise UserError(f"{name}: damaged: its metadata are no text")
     return str(array[()] if array.ndim == 0 else array.ravel()[0])
-
-
-def maker(path: str | Path) -> str:
-    """What an existing file says about the model and the settings that made it; "" where it says nothing."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            described = json.loads(str(file["metadata"]))
-            stored = described.get("latent_dtype") or file["mean"].dtype
-        return made_with(described["model"], described["compute_dtype"], f"{stored} latents")
-    except Exception:  # noqa: BLE001 - of any kind: it is no latent file of this project
-        return ""

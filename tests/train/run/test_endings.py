@@ -21,7 +21,7 @@ pytest.importorskip("tensorboardX", reason="training needs the extra `train`")
 from earvae_jax import checkpoints
 from earvae_jax.audio.writer import write
 from earvae_jax.errors import UserError
-from earvae_jax.train import loop
+from earvae_jax.train.run import loop
 from earvae_jax.train.run.checkpoints import RunCheckpoints
 from earvae_jax.train.run.validation import Validator
 

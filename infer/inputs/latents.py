@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from earvae_jax.arrays import host_array, is_floating
 from earvae_jax.errors import UserError
-from earvae_jax.infer.audio_input import local_path
+from earvae_jax.infer.inputs.audio import local_path
 from earvae_jax.infer.latents import Latents, read_latents
 
 

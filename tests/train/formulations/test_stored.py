@@ -5,14 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from earvae_jax.train.cpu.materialize import gradient_materialized
-from earvae_jax.train.losses.objective import ObjectiveConfig, reconstruction_objective
+from earvae_jax.train.config import ObjectiveConfig
+from earvae_jax.train.formulations.choice import gradient_stored
+from earvae_jax.train.losses.objective import reconstruction_objective
 
 CONFIG = ObjectiveConfig(n_ffts=(64,), phase_n_ffts=(64,))
 
 
 def loss(x):
-    return jnp.sum(jnp.sin(jnp.diff(gradient_materialized(x**2))))
+    return jnp.sum(jnp.sin(jnp.diff(gradient_stored(x**2))))
 
 
 def plain_loss(x):

@@ -14,11 +14,11 @@ from earvae_jax.model.bottleneck import Posterior
 from earvae_jax.model.lengths import latents_of
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.train.config import AdversarialConfig, TrainConfig
-from earvae_jax.train.initialization import start_as_transform
 from earvae_jax.train.losses.adversarial import Parameters, Terms, adversarial_gradients, weighted
 from earvae_jax.train.losses.discriminator import Discriminator
 from earvae_jax.train.losses.objective import reconstruction_objective
-from earvae_jax.train.optimizer import build_optimizer, learning_rate
+from earvae_jax.train.run.initialization import start_as_transform
+from earvae_jax.train.run.optimizer import build_optimizer, learning_rate
 
 
 @jax.tree_util.register_dataclass

@@ -10,7 +10,9 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from tolerances import PLANE_CONVOLUTION
 
-from earvae_jax.train.cpu.plane_convolution import PlaneLayer, _directly, conv_stack
+from earvae_jax.train.formulations import planes
+from earvae_jax.train.formulations.choice import conv_stack
+from earvae_jax.train.formulations.planes import PlaneLayer
 
 _CHANCE = 1e-6  # so near to zero rounding decides on which side an activation is, and its gradient with it
 
@@ -36,7 +38,7 @@ def compare(shape, kernel_shapes, dilations, slope):
         )
         return found, pull([jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape) for y in found])
 
-    by_definition = outputs(_directly)
+    by_definition = outputs(planes.conv_stack)
     if any(jnp.abs(y).min() < _CHANCE for y in by_definition[0][:-1]):
         reject()
     compared = jax.tree.leaves(jax.jit(lambda: outputs(conv_stack))()), jax.tree.leaves(by_definition)
@@ -64,7 +66,7 @@ def test_one_gradient_for_the_last_two_outputs(size):
         found, pull = jax.vjp(lambda x: function(x, layers, dilations=(1, 1, 1), slope=0.2), x)
         return pull([jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape) for y in found])[0]
 
-    ours, expected = (jax.jit(functools.partial(gradient, f))(x) for f in (conv_stack, _directly))
+    ours, expected = (jax.jit(functools.partial(gradient, f))(x) for f in (conv_stack, planes.conv_stack))
     np.testing.assert_allclose(
         ours, expected, rtol=0, atol=PLANE_CONVOLUTION * float(jnp.abs(expected).max())
     )
@@ -97,7 +99,7 @@ def test_gradients_can_be_differentiated_again():
         )(x)
         return jnp.sum(jnp.square(steepness))
 
-    ours, expected = (jax.grad(penalty)(x, function) for function in (conv_stack, _directly))
+    ours, expected = (jax.grad(penalty)(x, function) for function in (conv_stack, planes.conv_stack))
     np.testing.assert_allclose(ours, expected, atol=PLANE_CONVOLUTION * float(jnp.abs(expected).max()))
 
 
@@ -113,7 +115,7 @@ def test_zeros_and_bfloat16_have_the_gradient_of_the_definition():
         found, pull = jax.vjp(lambda *a: function(*a, dilations=(1, 1), slope=0.2), x, layers)
         return jax.tree.leaves(pull(jax.tree.map(jnp.ones_like, found)))
 
-    for ours, expected in zip(gradients(conv_stack), gradients(_directly), strict=True):
+    for ours, expected in zip(gradients(conv_stack), gradients(planes.conv_stack), strict=True):
         assert ours.dtype == jnp.bfloat16
         np.testing.assert_array_equal(ours, expected)
 

@@ -1,6 +1,9 @@
 """What an output says about the model and settings that made it: no other run takes it for its own."""
 
+import json
 from pathlib import Path
+
+import numpy as np
 
 from earvae_jax.audio.writer import read_comment
 
@@ -21,3 +24,14 @@ def audio_maker(path: str | Path) -> str:
     """What an existing audio file says; "" where it says nothing."""
     text = read_comment(path)
     return text.removeprefix(_MARK) if text.startswith(_MARK) else ""
+
+
+def latent_maker(path: str | Path) -> str:
+    """What an existing latent file says; "" where it says nothing."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            described = json.loads(str(file["metadata"]))
+            stored = described.get("latent_dtype") or file["mean"].dtype
+        return made_with(described["model"], described["compute_dtype"], f"{stored} latents")
+    except Exception:  # noqa: BLE001 - of any kind: it is no latent file of this project
+        return ""

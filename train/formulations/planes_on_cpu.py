@@ -1,6 +1,6 @@
-"""Stacks of convolutions over planes of (time, frequency), `[B, K, F, C]`, padded to keep their size.
+"""The stacks of `planes.py` for a CPU.
 
-On a CPU XLA multiplies matrices with O columns, and the few channels of a discriminator keep its units half
+There XLA multiplies matrices with O columns, and the few channels of a discriminator keep its units half
 idle; the gradient of a kernel it takes as a convolution with a kernel as large as the plane, for each tap
 over time anew. There the taps over time become columns instead: one convolution over frequency gives a plane
 for each of them, and the planes are shifted and added. Whatever is elementwise belongs to the loop that adds
@@ -10,70 +10,15 @@ discriminator are larger than any cache, and each pass over one costs a third of
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from earvae_jax.train.cpu.materialize import not_inlined
-
-
-class PlaneLayer(NamedTuple):
-    """Kernel and bias of a convolution; W and V are odd."""
-
-    kernel: Float[Array, "W V I O"]
-    bias: Float[Array, " O"]
-
-
-def conv_stack(
-    x: Float[Array, "B K F I"], layers: Sequence[PlaneLayer], *, dilations: Sequence[int], slope: float
-) -> list[Float[Array, "B K F O"]]:
-    """What every layer of a stack gives, each the input of the next.
-
-    A layer is a cross-correlation over (time, frequency), dilated along time by its entry of `dilations`;
-    all but the last end in a leaky ReLU, which multiplies what is negative by `slope`. Gradients are of
-    reverse mode alone.
-
-    Raises:
-      ValueError: a slope that is not above 0 and at most 1: the gradient knows the sign from the result.
-    """
-    if not 0 < slope <= 1:
-        raise ValueError(f"slope must be above 0 and at most 1, not {slope}")
-    dilations = tuple(dilations)
-    return lax.platform_dependent(
-        x,
-        tuple(layers),
-        cpu=functools.partial(_on_cpu, dilations=dilations, slope=slope),
-        default=functools.partial(_directly, dilations=dilations, slope=slope),
-    )
-
-
-def _directly(x, layers, *, dilations, slope):
-    outputs = []
-    for place, ((kernel, bias), dilation) in enumerate(zip(layers, dilations, strict=True), start=1):
-        x = _by_definition(x, kernel, dilation=dilation) + bias
-        if place < len(layers):
-            x = _leaky_relu(x, slope)
-        outputs.append(x)
-    return outputs
-
-
-def _leaky_relu(x, slope):
-    # Not jax.nn.leaky_relu, which is a jit: within a function that is not inlined, a call of its own.
-    return lax.select(x >= 0, x, slope * x) if slope < 1 else x
-
-
-def _by_definition(x, kernel, *, dilation):
-    time, frequency = kernel.shape[0] // 2 * dilation, kernel.shape[1] // 2
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(1, 1),
-        padding=((time, time), (frequency, frequency)),
-        rhs_dilation=(dilation, 1),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+from earvae_jax.train.formulations.planes import PlaneLayer, leaky_relu
+from earvae_jax.train.formulations.planes import convolve as plain_convolve
+from earvae_jax.train.formulations.stored import not_inlined
 
 
 def _convolve(x, kernel, *, dilation):
@@ -82,7 +27,7 @@ def _convolve(x, kernel, *, dilation):
     if inputs == 1:
         return _by_products(x, kernel, dilation=dilation)
     if width < _WIDE and outputs > 1:
-        return _by_definition(x, kernel, dilation=dilation)
+        return plain_convolve(x, kernel, dilation=dilation)
     return _by_taps(x, kernel, dilation=dilation)
 
 
@@ -127,7 +72,7 @@ def _shifted(x, places):
 
 @not_inlined("dilation", "slope")
 def _layer(x, kernel, bias, *, dilation, slope):
-    return _leaky_relu(_convolve(x, kernel, dilation=dilation) + bias, slope)
+    return leaky_relu(_convolve(x, kernel, dilation=dilation) + bias, slope)
 
 
 @not_inlined("dilation")
@@ -184,7 +129,10 @@ def _gradient_of_kernel(rows, columns, *, size):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnames=("dilations", "slope"))
-def _on_cpu(x, layers, dilations, slope):
+def conv_stack(
+    x: Float[Array, "B K F I"], layers: Sequence[PlaneLayer], dilations: tuple[int, ...], slope: float
+) -> list[Float[Array, "B K F O"]]:
+    """What every layer gives, each the input of the next; see `choice.conv_stack`."""
     outputs = []
     for place, ((kernel, bias), dilation) in enumerate(zip(layers, dilations, strict=True), start=1):
         x = _layer(x, kernel, bias, dilation=dilation, slope=slope if place < len(layers) else 1)
@@ -193,7 +141,7 @@ def _on_cpu(x, layers, dilations, slope):
 
 
 def _forward(x, layers, dilations, slope):
-    outputs = _on_cpu(x, layers, dilations, slope)
+    outputs = conv_stack(x, layers, dilations, slope)
     return outputs, ([x, *outputs[:-1]], [layer.kernel for layer in layers])
 
 
@@ -215,4 +163,4 @@ def _backward(dilations, slope, saved, of_outputs):
     return of_input, tuple(reversed(of_layers))
 
 
-_on_cpu.defvjp(_forward, _backward)
+conv_stack.defvjp(_forward, _backward)

@@ -20,7 +20,7 @@ pytest.importorskip("grain", reason="training needs the extra `train`")
 from earvae_jax import checkpoints
 from earvae_jax.errors import UserError
 from earvae_jax.train.config import TrainConfig
-from earvae_jax.train.loop import train
+from earvae_jax.train.run.loop import train
 from earvae_jax.train.run.workdir import claim
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -35,7 +35,7 @@ MESHED = """
 import dataclasses, functools, re, jax, numpy as np, small_training
 from jax.sharding import Mesh
 from tolerances import ACCUMULATION
-from earvae_jax.train.step import Trainer
+from earvae_jax.train.run.step import Trainer
 
 assert jax.device_count() == 8
 data = {"crop_samples": small_training.CROP, "batch_size": 8, "validation_items": 1}
@@ -173,7 +173,7 @@ def test_a_signal_to_one_of_two_processes_stops_both(config_file, tmp_path, last
 def test_what_one_of_two_processes_cannot_do_both_say(config_file, tmp_path):
     """Data that is missing on one host, and a lock that only the first process takes."""
     missing = (
-        "import earvae_jax.train.loop as loop; from earvae_jax.errors import UserError\n"
+        "import earvae_jax.train.run.loop as loop; from earvae_jax.errors import UserError\n"
         "def fail(*_, **__): raise UserError('/music: no such file or folder')\n"
         "loop.training_examples = fail"
     )
@@ -189,7 +189,7 @@ def test_what_one_of_two_processes_cannot_do_both_say(config_file, tmp_path):
 def test_a_process_that_fails_alone_does_not_wait_for_the_other(config_file, tmp_path):
     """The other one waits for its gradients."""
     broken = (
-        "import earvae_jax.train.loop as loop\n"
+        "import earvae_jax.train.run.loop as loop\n"
         "def fail(*_): raise RuntimeError('broken')\n"
         "loop._Run._save = fail"
     )

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from earvae_jax.arrays import full_scale, host_array, is_floating
 from earvae_jax.audio.reader import AudioReader
 from earvae_jax.errors import UserError
-from earvae_jax.infer.engine.pipeline import Reader
+from earvae_jax.infer.engine.task import Reader
 from earvae_jax.system.addresses import address
 
 _BLOCK = 1 << 20  # samples looked at at a time, so that an hour of int16 is never held as floats

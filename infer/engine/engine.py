@@ -1,0 +1,147 @@
+"""`Engine`: a model's compiled halves, and how files are cut into windows for them."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+import jax
+import numpy as np
+from absl import logging
+from jaxtyping import Float
+
+from earvae_jax.audio.resampling import resampled_length
+from earvae_jax.borders import shown
+from earvae_jax.errors import UserError
+from earvae_jax.infer.engine.batching import Batcher
+from earvae_jax.infer.engine.compiled import CompiledModel
+from earvae_jax.infer.engine.cutting import Cut, cut_audio, cut_latents, latent_count
+from earvae_jax.infer.engine.receptive_field import decoder_context, encoder_context
+from earvae_jax.infer.engine.tiling import Tiling, sizes_for
+from earvae_jax.infer.latents import Latents
+from earvae_jax.model.lengths import latents_of
+from earvae_jax.model.vae import EarVAE
+from earvae_jax.parameters import fingerprint, named_arrays
+
+_GIGABYTE = 1 << 30
+
+
+class Engine:
+    """All that a pipeline works on; the arguments are those of `Codec`.
+
+    Attributes:
+      config: of the model.
+      sample_rate: of the model, in Hz.
+      fingerprint: of the model's weights.
+      name: of the model, for a person to read.
+      compiled: encoder, transformer and decoder as compiled functions.
+      encoder_tiling, decoder_tiling: how a file is cut into windows.
+      batch_size: windows computed together.
+    """
+
+    def __init__(
+        self,
+        model: EarVAE,
+        *,
+        sample_rate: int | None = None,
+        dtype: str = "float32",
+        batch_size: int | Literal["auto"] = "auto",
+        devices: Sequence[jax.Device] | None = None,
+        window_sizes: Sequence[int] | None = None,
+        model_fingerprint: str | None = None,
+        model_name: str = "",
+    ):
+        rate = sample_rate or model.config.sample_rate
+        if rate is None:
+            raise UserError("the model's config does not say its sample rate: pass sample_rate")
+        self.config = model.config
+        self.sample_rate: int = rate
+        self.fingerprint = model_fingerprint or fingerprint(named_arrays(model))
+        self.name = model_name
+        self.compiled = CompiledModel(model, dtype=dtype, devices=devices)
+        contexts = encoder_context(model.config), decoder_context(model.config)
+        window_sizes = window_sizes or sizes_for(*contexts)
+        self.encoder_tiling, self.decoder_tiling = (
+            Tiling(window_sizes, context, free_padding=self.compiled.free_padding) for context in contexts
+        )
+        self.batch_size = self._largest_batch(max(window_sizes)) if batch_size == "auto" else batch_size
+
+    def batchers(self) -> tuple[Batcher, Batcher]:
+        """Fresh batchers for encoder and decoder."""
+        on_cpu = self.compiled.devices[0].platform == "cpu"
+        options = {
+            "batch_size": self.batch_size,
+            "multiple": len(self.compiled.devices),
+            # A CPU gains nothing from a second batch in memory.
+            "in_flight": 1 if on_cpu else 2,
+        }
+        return Batcher(self.compiled.encode, **options), Batcher(self.compiled.decode, **options)
+
+    def encoder_windows(self, blocks: Iterable[Float[np.ndarray, "T C"]]) -> Iterator[Cut]:
+        """Windows of audio at the model's rate."""
+        return cut_audio(blocks, self.config, self.encoder_tiling)
+
+    def decoder_windows(self, latents: Float[np.ndarray, "N D"]) -> Iterator[Cut]:
+        """Windows of latents after the transformer."""
+        return cut_latents(latents, self.decoder_tiling)
+
+    def described(self, mean: Float[np.ndarray, "N D"]) -> Latents:
+        """Plain latents as those of N·ratio samples at the model's rate."""
+        return Latents(
+            mean,
+            None,
+            self.sample_rate,
+            len(mean) * self.config.downsampling_ratio,
+            self.config.io_channels,
+            self.fingerprint,
+            model_name=self.name,
+        )
+
+    def accepted(self, latents: Latents) -> Latents:
+        """Refuses latents of another model, and fewer than the audio that they are said to be of needs.
+
+        Where there are more of them, as in files that were joined, all are decoded: the length is theirs.
+        """
+        if latents.model and latents.model != self.fingerprint:
+            theirs = _in_words(latents.model_name, latents.model)
+            ours = _in_words(self.name, self.fingerprint)
+            raise UserError(f"encoded by another model: {theirs}; this is {ours}")
+        if latents.mean.shape[1] != self.config.latent_dim:
+            raise UserError(
+                f"latents of {latents.mean.shape[1]} values; this model has {self.config.latent_dim}"
+            )
+        samples = max(1, resampled_length(latents.samples, latents.sample_rate, self.sample_rate))
+        needed = latents_of(samples, self.config.encoder.strides)
+        if needed > len(latents.mean):
+            raise UserError(
+                f"{latents.samples} samples at {latents.sample_rate} Hz need {needed} latents; "
+                f"there are {len(latents.mean)}"
+            )
+        if len(latents.mean) <= latent_count(self.config, samples):
+            return latents
+        whole = len(latents.mean) * self.config.downsampling_ratio
+        length = resampled_length(whole, self.sample_rate, latents.sample_rate)
+        logging.warning(
+            "%s: holds %d latents, and %d samples at %d Hz need %d: all are decoded, to %d samples",
+            shown(latents.name or "latents"),
+            len(latents.mean),
+            latents.samples,
+            latents.sample_rate,
+            latent_count(self.config, samples),
+            length,
+        )
+        return dataclasses.replace(latents, samples=length)
+
+    def _largest_batch(self, largest_window: int) -> int:
+        """One window for each CPU device; on an accelerator what its memory holds."""
+        devices = self.compiled.devices
+        if devices[0].platform == "cpu":
+            return len(devices)
+        # About eight arrays of the widest level are alive at a time; half of the memory is left to XLA.
+        widest = max(self.config.encoder.channels, self.config.decoder.channels)
+        window = 8 * 4 * widest * largest_window * self.config.downsampling_ratio
+        memory = (devices[0].memory_stats() or {}).get("bytes_limit", 8 * _GIGABYTE)
+        return len(devices) * max(1, min(32, memory // 2 // window))
+
+
+def _in_words(name: str, model_fingerprint: str) -> str:
+    return f"{name or 'a model without a name'} ({model_fingerprint[:12]}…)"

@@ -1,0 +1,20 @@
+"""The noise of sampled latents: the same for one file whatever windows, batches and devices compute it."""
+
+import os
+import zlib
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+_BLOCK = 1024  # latents whose noise comes from one key
+
+
+def standard_normal(count: int, dim: int, *, seed: int, name: str) -> Float[np.ndarray, "N D"]:
+    """Noise [count, dim] that depends on seed, name and latent index alone."""
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(os.fsencode(name)))
+    blocks = [
+        np.asarray(jax.random.normal(jax.random.fold_in(key, block), (_BLOCK, dim)))
+        for block in range(-(-count // _BLOCK))
+    ]
+    return np.concatenate(blocks)[:count]

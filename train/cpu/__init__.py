@@ -1,1 +1,0 @@
-"""Ways of computing that pay on a CPU alone; each says when, and how that was measured."""

@@ -1,0 +1,83 @@
+"""Where a program takes the way that pays on a CPU, and where the plain one."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import jax
+from jax import lax
+from jaxtyping import Array, Float
+
+from earvae_jax.train.formulations import planes, planes_on_cpu
+from earvae_jax.train.formulations.planes import PlaneLayer
+from earvae_jax.train.formulations.stored import not_inlined, stored
+
+_PLAIN: ContextVar[frozenset[str]] = ContextVar("plain", default=frozenset())
+_Result = TypeVar("_Result")
+
+
+def conv_stack(
+    x: Float[Array, "B K F I"], layers: Sequence[PlaneLayer], *, dilations: Sequence[int], slope: float
+) -> list[Float[Array, "B K F O"]]:
+    """What every layer of a stack of convolutions gives, each the input of the next.
+
+    A layer is a cross-correlation over (time, frequency), dilated along time by its entry of `dilations`;
+    all but the last end in a leaky ReLU, which multiplies what is negative by `slope`. Gradients are of
+    reverse mode alone.
+
+    Raises:
+      ValueError: a slope that is not above 0 and at most 1: the gradient knows the sign from the result.
+    """
+    if not 0 < slope <= 1:
+        raise ValueError(f"slope must be above 0 and at most 1, not {slope}")
+    options: dict[str, Any] = {"dilations": tuple(dilations), "slope": slope}
+    return _computed(
+        "conv_stack",
+        x,
+        tuple(layers),
+        plain=functools.partial(planes.conv_stack, **options),
+        on_cpu=functools.partial(planes_on_cpu.conv_stack, **options),
+    )
+
+
+@jax.custom_vjp
+def gradient_stored(x: Array) -> Array:
+    """The same array; on a CPU its gradient, of reverse mode alone, is stored before anything reads it."""
+    return x
+
+
+def _forward(x):
+    return x, None
+
+
+def _backward(_, gradient):
+    return (_computed("gradient_stored", gradient, plain=lambda g: g, on_cpu=stored),)
+
+
+gradient_stored.defvjp(_forward, _backward)
+
+
+def in_one_call(function: Callable[..., _Result]) -> Callable[..., _Result]:
+    """The same function of arrays; on a CPU a call of its own, so that nothing in it outlives it."""
+    return functools.partial(_computed, "in_one_call", plain=function, on_cpu=not_inlined()(function))
+
+
+NAMES = ("conv_stack", "gradient_stored", "in_one_call")
+
+
+@contextlib.contextmanager
+def plain(*names: str) -> Iterator[None]:
+    """What is traced inside has these functions in their plain form: to measure what the other is worth."""
+    token = _PLAIN.set(frozenset(names))
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
+
+
+def _computed(name: str, *operands: Any, plain: Callable, on_cpu: Callable) -> Any:
+    if name in _PLAIN.get():
+        return plain(*operands)
+    return lax.platform_dependent(*operands, cpu=on_cpu, default=plain)
