@@ -41,6 +41,7 @@ ALLOWED = {
     "train": "train.config train.run",
     "train.config": "",
     "train.formulations": "",
+    "train.free_music": "",
     "train.losses": "train.config train.formulations",
     "train.data": "train.config",
     "train.run": "train.config train.data train.losses",

@@ -151,11 +151,11 @@ def _columns(values: dict[str, float | None]) -> list[float | None]:
 
 def _tile(column: tuple[str, str, str, str], value: float | None, published: float) -> str:
     label, _, unit, text = column
-    shown = '<span class="undefined">–</span>' if value is None else _number(text, value)
+    words = '<span class="undefined">–</span>' if value is None else _number(text, value)
     unit = f' <span class="unit">{unit}</span>' if unit else ""
     label = f"{label.split()[0]} {label.split()[-1]}"
     return (
-        f'<div class="tile"><dt>{label}</dt><dd class="value">{shown}{unit}</dd>'
+        f'<div class="tile"><dt>{label}</dt><dd class="value">{words}{unit}</dd>'
         f'<dd class="reference">paper {text.format(published)}</dd></div>'
     )
 

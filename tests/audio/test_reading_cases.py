@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from places import CASES
 
 from earvae_jax.audio.reader import AudioReader, read
 from earvae_jax.errors import UserError
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 # Rate, samples as FFmpeg decodes them, channels, and what the one warning says; "" where there is none.
-CASES = {
+EXPECTED = {
     "a.m4a": (44_100, 44_100, 2, ""),  # priming and padding, as its edit list says, are left out
     "a.mka": (44_100, 45_056, 2, ""),  # without the priming that it declares, which FFmpeg before 6 kept
     "a.mp2": (44_100, 44_928, 2, ""),
@@ -54,9 +55,9 @@ def reading(path):
     return audio, rate, warnings
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_all_that_is_there_is_read(name):
-    rate, samples, channels, warning = CASES[name]
+    rate, samples, channels, warning = EXPECTED[name]
     audio, given, warnings = reading(CASES / name)
     assert (given, audio.shape) == (rate, (samples, channels))
     assert len(warnings) == bool(warning)
@@ -173,11 +174,11 @@ def test_a_folder_of_all_of_them(earvae, small_checkpoint, tmp_path):
     status, lines = earvae("encode", root, "--checkpoint", small_checkpoint, "--output-dir", out)
     assert status == 1 and not any("Traceback" in line for line in lines)
     assert {path.name for path in out.iterdir()} == {
-        f"{Path(name).stem}.npz" for name in (*CASES, "good.wav") if Path(name).stem != "a"
+        f"{Path(name).stem}.npz" for name in (*EXPECTED, "good.wav") if Path(name).stem != "a"
     } | {"a.m4a.npz", "a.mka.npz", "a.mp2.npz"}
     assert sum("error" in line and "unknown_codec.mkv:" in line for line in lines) == 1
     assert "1 failed" in lines[-1]
-    for name, (_, _, _, warning) in CASES.items():
+    for name, (_, _, _, warning) in EXPECTED.items():
         assert sum(f"{name}: " in line and "lost" in line for line in lines) == bool(warning), name
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from earvae_jax.errors import UserError
 from earvae_jax.infer.evaluation import report
 from earvae_jax.infer.evaluation.charts import band_means, frequency_place
 from earvae_jax.infer.evaluation.evaluate import RATE, Evaluation, evaluate_model, read_pair
@@ -164,6 +165,12 @@ def test_bands_follow_the_curve_and_break_where_nothing_is():
     assert means[min(means)] == 1
     assert all(value == 0.5 for hz, value in means.items() if 1100 < hz < 9000)
     assert all(value is None for hz, value in means.items() if hz > 11_000)
+
+
+def test_a_report_that_cannot_be_written_is_named(evaluation, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/report.html: cannot be written: "):
+        report.write_report(evaluation, tmp_path / "file", files=0)
 
 
 def test_an_evaluation_of_nothing_has_a_report(tmp_path):
