@@ -14,7 +14,7 @@ from absl import logging
 from av.sidedata.sidedata import Type as SideData
 from jaxtyping import Float
 
-from earvae_jax.audio import flac_frames
+from earvae_jax.audio import flac_frames, ogg_pages
 from earvae_jax.audio.channels import to_channels
 from earvae_jax.audio.damage import Damage
 from earvae_jax.audio.ffmpeg_container import (
@@ -147,6 +147,7 @@ class FfmpegFile:
         self._damaged = False  # whether a packet was damaged since the last frame
         self._produced = 0
         self._good_bytes = self._lost_bytes = 0
+        self._last_byte: int | None = None  # where the last packet that could be decoded begins
 
     def _decoded(self) -> Iterator[tuple[av.AudioFrame, av.Packet | None]]:
         """All frames that can be decoded, the first of each packet with it."""
@@ -163,6 +164,7 @@ class FfmpegFile:
                         self._lose(packet, error)
                         continue
                     self._good_bytes += packet.size
+                    self._last_byte = self._last_byte if packet.pos is None else packet.pos
                     for frame in frames:
                         yield frame, packet if frame is frames[0] else None
                 return
@@ -221,7 +223,15 @@ class FfmpegFile:
         return False
 
     def _estimate_loss(self) -> None:
-        """How much a raw stream has lost: bytes that gave nothing, as seconds at the rate of the others."""
+        """How much a stream has lost at its end, or a raw one anywhere."""
+        if self._format == "ogg" and self._last_byte is not None:
+            clock = 48_000 if self._codec.name in ("opus", "libopus") else self._now[0]
+            lost = ogg_pages.samples_passed_over(self._path, self._last_byte) / clock
+            if lost:
+                self.damage.packets += 1
+                self.damage.left_out = lost
+            return
+        # Bytes that gave nothing, as seconds at the rate of the others.
         if not (self._format in GUESSED and self.damage.packets and self._good_bytes):
             return
         if self._format == "aac":  # its demuxer passes over what does not look like a packet

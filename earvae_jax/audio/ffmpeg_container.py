@@ -58,7 +58,7 @@ def announced_samples(
 ) -> int:
     """Samples by the header, where it is more than a guess; else 0."""
     if format_of(container) == "mp3":
-        return mp3_header.frame_count(path) * frame_samples
+        return mp3_header.sample_count(path, frame_samples)
     if format_of(container) in GUESSED:
         return 0
     alone = len(container.streams) == 1

@@ -207,6 +207,8 @@ class AudioReader:
         """Tells what was wrong with a file that was read to its end."""
         damage, rate = self._source.damage, self.sample_rate
         for change in damage.changes:
+            if self._strict:
+                raise UserError(f"{shown(self.path)}: changes from {change}")
             logging.info("%s: changes from %s; all is read as it began", shown(self.path), change)
         announced = self.announced / rate if self.announced else None
         fault = damage.describe(self._position / rate, announced)

@@ -80,7 +80,8 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="files that are damaged or cut short fail, instead of giving what can be read with a warning",
+        help="files that are damaged, cut short, change in the middle or are not as long as they say "
+        "fail, instead of giving what can be read with a warning",
     )
 
 
