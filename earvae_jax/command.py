@@ -133,7 +133,7 @@ class _TerminatedError(KeyboardInterrupt):
     """SIGTERM, which ends a run as Ctrl-C does."""
 
 
-def _terminate(*_) -> NoReturn:
+def _terminate(*_: object) -> NoReturn:
     raise _TerminatedError
 
 
@@ -153,8 +153,9 @@ def _is_ours_or_serious(record: LogRecord) -> bool:
 @functools.cache
 def _own_folders() -> frozenset[Path]:
     # In a checkout the applications lie beside the library, in an installed package inside it.
-    packages = (__package__, *(f"{__package__}.{name}" for name in ("convert", "train", "infer")))
-    return frozenset(Path(importlib.util.find_spec(name).origin).parent for name in packages)
+    rooms = (f"{__package__}.{name}" for name in ("convert", "train", "infer"))
+    specs = (importlib.util.find_spec(name) for name in (str(__package__), *rooms))
+    return frozenset(Path(spec.origin).parent for spec in specs if spec and spec.origin)
 
 
 class _Parser(argparse_flags.ArgumentParser):

@@ -52,7 +52,7 @@ def arrays(path: Path, expected: Mapping) -> dict[str, jax.Array]:
 class _Described:
     """Shape and dtype of an array as numpy has them."""
 
-    def __init__(self, array):
+    def __init__(self, array: Any):
         self.shape, self.dtype = array.shape, array.dtype.numpy_dtype
 
 

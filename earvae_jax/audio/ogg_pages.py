@@ -38,8 +38,11 @@ def pages_from(path: Path, offset: int) -> Iterator[Page]:
 
 def samples_passed_over(path: Path, last: int) -> int:
     """Samples of the pages behind the one at byte `last`, the last of which a packet was read; 0 if none."""
-    first, *later = [*pages_from(path, last)] or [None]
-    later = [page for page in later if page.serial == first.serial and page.granule > first.granule]
-    if first is None or not any(page.begins_packet for page in later):
+    pages = list(pages_from(path, last))
+    if not pages:
+        return 0
+    first, *others = pages
+    later = [page for page in others if page.serial == first.serial and page.granule > first.granule]
+    if not any(page.begins_packet for page in later):
         return 0
     return later[-1].granule - max(0, first.granule)

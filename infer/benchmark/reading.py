@@ -10,7 +10,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -45,10 +47,9 @@ def main(words: Sequence[str] | None = None) -> None:
             path = Path(folder) / f"a.{name}"
             _make(path, seconds)
             starts = np.random.default_rng(0).integers(0, int((seconds - 2) * _RATE), _CROPS)
-            whole = _in_turns(lambda path=path: _by_libsndfile(path), lambda path=path: _by_reader(path))
+            whole = _in_turns(partial(_by_libsndfile, path), partial(_by_reader, path))
             crops = _in_turns(
-                lambda path=path, starts=starts: _crops_by_libsndfile(path, starts),
-                lambda path=path, starts=starts: _crops_by_reader(path, starts),
+                partial(_crops_by_libsndfile, path, starts), partial(_crops_by_reader, path, starts)
             )
             sys.stdout.write(f"| {name} | {_cells(whole, 1)} | {_cells(crops, 1000 / _CROPS)} |\n")
             path.unlink()
@@ -111,7 +112,8 @@ def _make(path: Path, seconds: float) -> None:
     rng = np.random.default_rng(0)
     rate = 48_000 if path.suffix == ".opus" else _RATE
     time_axis = np.arange(rate) / rate
-    chord = sum(np.sin(2 * np.pi * f * time_axis) for f in (220, 277, 330))[:, None] * (0.1, 0.08)
+    frequencies = np.array((220, 277, 330))
+    chord = np.sin(2 * np.pi * frequencies * time_axis[:, None]).sum(axis=1, keepdims=True) * (0.1, 0.08)
     blocks = ((chord + 0.05 * rng.standard_normal((rate, 2))).astype(np.float32) for _ in range(int(seconds)))
     if path.suffix in (".wav", ".flac", ".mp3", ".ogg"):
         with soundfile.SoundFile(path, "w", rate, 2) as file:
@@ -120,7 +122,7 @@ def _make(path: Path, seconds: float) -> None:
         return
     codec, form = {".m4a": ("aac", "fltp"), ".opus": ("libopus", "flt")}[path.suffix]
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, layout="stereo")
+        stream: Any = container.add_stream(codec, rate=rate, layout="stereo")
         for block in blocks:
             planes = np.ascontiguousarray(block.T if form == "fltp" else block.reshape(1, -1))
             frame = av.AudioFrame.from_ndarray(planes, format=form, layout="stereo")

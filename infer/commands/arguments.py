@@ -1,6 +1,10 @@
 """Flags that the commands on files share."""
 
 import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the command line must not wait for JAX
+    from earvae_jax.infer.codec import Codec
 
 _DEMO_MODEL = (
     "no --checkpoint given: this is the bundled demo model, small and trained on synthetic music. "
@@ -42,7 +46,7 @@ def join_processes(arguments: argparse.Namespace) -> tuple[int, int]:
     return join(arguments)
 
 
-def open_codec(arguments: argparse.Namespace):
+def open_codec(arguments: argparse.Namespace) -> "Codec":
     """The codec that the flags describe."""
     import jax
     from absl import logging
@@ -81,7 +85,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def reading_options(arguments: argparse.Namespace) -> dict[str, str | bool]:
+def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of `AudioReader`."""
     return {"channels": arguments.channels, "strict": arguments.strict}
 

@@ -30,6 +30,8 @@ class Gathered:
 
     def take(self) -> Float[np.ndarray, "N D"]:
         """All rows; they are not kept here."""
+        assert self._rows is not None  # there is a window to every file
+        room = len(self._rows)
         rows, self._rows = self._rows[: self._count], None
         # The latents of a short file are handed out without the room behind them.
-        return rows.copy() if 2 * len(rows) < len(rows.base) else rows
+        return rows.copy() if 2 * len(rows) < room else rows

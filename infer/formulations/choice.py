@@ -23,8 +23,12 @@ _MIN_CHUNKED_WIDTH = 64
 class Formulation(Protocol):
     """Turns a half of the model into weights and a pure function of them."""
 
-    compiler_options: Mapping[str, Any] | None
-    free_padding: bool  # whether what a window holds beyond the end of the file costs nothing
+    @property
+    def compiler_options(self) -> Mapping[str, Any] | None: ...
+    @property
+    def free_padding(
+        self,
+    ) -> bool: ...  # whether what a window holds beyond the end of the file costs nothing
 
     def encoder(self, encoder: Encoder) -> tuple[PyTree, Half]: ...
 

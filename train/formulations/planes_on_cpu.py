@@ -10,6 +10,7 @@ discriminator are larger than any cache, and each pass over one costs a third of
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax import lax
@@ -153,7 +154,7 @@ def _backward(dilations, slope, saved, of_outputs):
         x, kernel, dilation = inputs[place], kernels[place], dilations[place]
         of_layers.append(_gradient_of_parameters(x, gradient, size=kernel.shape[:2], dilation=dilation))
         if place:
-            step = _gradient_before_activation
+            step: Any = _gradient_before_activation
             # What comes from outside may be one array for both outputs, which a call must not be given twice.
             if place == len(kernels) - 1 and gradient.shape == x.shape:
                 step = step.__wrapped__

@@ -53,10 +53,10 @@ def find_music(content: Path, extracted: Path) -> Iterator[Music]:
             found[source] = path, None
         elif path.suffix.lower() in _ARCHIVES:
             with explaining(path, "not a readable archive"), zipfile.ZipFile(path) as archive:
-                for name in archive.namelist():
-                    inner = PurePosixPath(name)
+                for packed_name in archive.namelist():
+                    inner = PurePosixPath(packed_name)
                     if inner.suffix.lower() in _AUDIO and ".." not in inner.parts:
-                        found[f"{source}/{name.lstrip('/')}"] = path, name
+                        found[f"{source}/{packed_name.lstrip('/')}"] = path, packed_name
     chosen = [source for source in found if _MUSIC in PurePosixPath(source.lower()).parts[:-1]] or list(found)
     for source, target in zip(chosen, _targets(chosen), strict=True):
         path, name = found[source]
@@ -93,7 +93,7 @@ def convert(
         logging.warning("%s: left out %s", name, error)
         target.unlink(missing_ok=True)
         return None
-    if converted["seconds"] < minimum_seconds:
+    if float(converted["seconds"]) < minimum_seconds:
         target.unlink()
         return None
     return converted

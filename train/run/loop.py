@@ -85,7 +85,7 @@ class _Run:
             )
         self.split = NamedSharding(mesh, PartitionSpec(_DATA))
         self.replicated = NamedSharding(mesh, PartitionSpec())
-        rate = self.trainer.model_config.sample_rate
+        rate = config.sample_rate
         with failing_together():
             self.examples = training_examples(config.data, sample_rate=rate, seed=config.seed)
             held_out = validation_audio(config.data, sample_rate=rate, seed=config.seed)
@@ -100,6 +100,7 @@ class _Run:
         if initial is not None:
             origin = {**origin, "fingerprint": fingerprint(named_arrays(initial))}
         if self.saves.latest is None:
+            self.origin: Mapping[str, Any] | None
             self.origin, after = origin, None
             state = self.trainer.initial_state(initial)
             self.state = jax.tree.map(lambda leaf: replicate(leaf, self.replicated), state)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,7 +38,7 @@ BUDGET = (
     "validate_every=400",
     "checkpoint_every=200",
 )
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "whole objective": {},
     "another seed": {"seed": 1},
     "without correlation": {"correlation": 0.0},
@@ -71,8 +72,8 @@ def ablation(config: TrainConfig, workdir: Path) -> dict[str, dict[str, float]]:
     return results
 
 
-def _variant(config: TrainConfig, *, seed: int = 0, **objective: float | bool) -> TrainConfig:
-    objective = dataclasses.replace(config.objective, **objective)
+def _variant(config: TrainConfig, *, seed: int = 0, **changes: Any) -> TrainConfig:
+    objective = dataclasses.replace(config.objective, **changes)
     return dataclasses.replace(config, seed=config.seed + seed, objective=objective)
 
 
@@ -86,7 +87,7 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 def _measured(config: TrainConfig, path: Path) -> dict[str, float]:
     model = checkpoints.load(path)
-    rate = model.config.sample_rate
+    rate = config.sample_rate
     crops = validation_audio(config.data, sample_rate=rate, seed=config.seed)
     reconstruct = jax.jit(lambda audio: model.decode(model.encode(audio).mean))
     reconstructions = np.concatenate([np.asarray(reconstruct(crop[None])) for crop in crops])

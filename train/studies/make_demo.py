@@ -13,6 +13,7 @@ from absl import logging
 from earvae_jax import checkpoints, demo
 from earvae_jax.audio.writer import write
 from earvae_jax.command import run_program
+from earvae_jax.errors import UserError
 from earvae_jax.train.data import synthetic
 
 _CLIP_SECONDS = 6
@@ -25,6 +26,8 @@ def make_demo(workdir: Path) -> None:
     provenance = info.provenance
     checkpoints.save(demo.MODEL, model, provenance=provenance, dtype="bfloat16", overwrite=True)
     rate = model.config.sample_rate
+    if rate is None:
+        raise UserError("the model's config does not say its sample rate")
     clip = synthetic.render(*_CLIP, samples=_CLIP_SECONDS * rate, sample_rate=rate)
     write(demo.CLIP, clip, rate, format="flac")
     for path in (demo.MODEL, demo.CLIP):

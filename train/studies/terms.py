@@ -76,7 +76,7 @@ def variants(config: TrainConfig) -> dict[str, TrainConfig]:
 def study(config: TrainConfig, steps: Sequence[int], workdir: Path, names: Sequence[str]) -> dict[str, dict]:
     """What is measured of each variant after so many steps, by variant and by step; kept in `terms.json`."""
     results: dict[str, dict] = {}
-    rate = config.model_config.sample_rate
+    rate = config.sample_rate
     crops = validation_audio(config.data, sample_rate=rate, seed=config.seed)
     for name, variant in variants(config).items():
         if names and not any(name.startswith(each) for each in names):

@@ -88,10 +88,11 @@ def gain_over_dct(
 ) -> Values:
     """Each metric of a reconstruction minus that of `block_dct`: above zero is better, of distances below."""
     ours, theirs = (measure(original, audio, sample_rate) for audio in (reconstruction, block_dct(original)))
-    return {
-        name: None if ours[name] is None or theirs[name] is None else ours[name] - theirs[name]
-        for name in ours
-    }
+    return {name: _difference(ours[name], theirs[name]) for name in ours}
+
+
+def _difference(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
 
 
 def study(
