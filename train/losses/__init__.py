@@ -1,5 +1,6 @@
 """What training minimizes: pure loss functions, the objective made of them, and the discriminator."""
 
+from earvae_jax.signal.weighting import k_weight
 from earvae_jax.train.losses.functions import (
     correlation_loss,
     feature_matching_loss,
@@ -7,7 +8,6 @@ from earvae_jax.train.losses.functions import (
     hinge_discriminator_loss,
     hinge_generator_loss,
     instantaneous_frequency_loss,
-    k_weight,
     kl_loss,
     least_squares_discriminator_loss,
     least_squares_generator_loss,

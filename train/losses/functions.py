@@ -13,25 +13,9 @@ from jaxtyping import Array, Complex, Float
 
 from earvae_jax.model.bottleneck import Posterior
 from earvae_jax.signal.spectral import stft
-from earvae_jax.signal.weighting import k_weight
 from earvae_jax.train.config.objective import STFT_SIZES
 from earvae_jax.train.losses import spectrum_terms
 from earvae_jax.train.losses.spectrum_terms import Weighting
-
-__all__ = [
-    "correlation_loss",
-    "feature_matching_loss",
-    "group_delay_loss",
-    "hinge_discriminator_loss",
-    "hinge_generator_loss",
-    "instantaneous_frequency_loss",
-    "k_weight",
-    "kl_loss",
-    "least_squares_discriminator_loss",
-    "least_squares_generator_loss",
-    "multi_resolution_stft_loss",
-    "waveform_loss",
-]
 
 _LOWEST_LEVEL = 1e-3  # −60 dB: near silence is not blown up
 
@@ -117,8 +101,8 @@ def instantaneous_frequency_loss(
     single frame has no change: 0.
     """
     spectra = _phase_spectra(prediction, target, n_fft, hop_length, weighting)
-    return spectrum_terms.instantaneous_frequency(
-        *spectra, hop_length=hop_length, wrap=wrap, weighting=weighting
+    return spectrum_terms.phase_change(
+        *spectra, "frames", hop_length=hop_length, wrap=wrap, weighting=weighting
     )
 
 
@@ -159,7 +143,9 @@ def group_delay_loss(
         ValueError: shapes differ, an unknown weighting, or audio shorter than one frame.
     """
     spectra = _phase_spectra(prediction, target, n_fft, hop_length, weighting)
-    return spectrum_terms.group_delay(*spectra, hop_length=hop_length, wrap=wrap, weighting=weighting)
+    return spectrum_terms.phase_change(
+        *spectra, "bins", hop_length=hop_length, wrap=wrap, weighting=weighting
+    )
 
 
 def kl_loss(mean: Float[Array, "B N D"], scale: Float[Array, "B N D"]) -> Float[Array, ""]:

@@ -56,7 +56,8 @@ def _terms_of_size(prediction, target, n_fft, hop, level, config):
     if "correlation" in active:
         yield "correlation", spectrum_terms.correlation(prediction, target, **options)
     if "instantaneous_frequency" in active:
-        value = spectrum_terms.instantaneous_frequency(prediction, target, wrap=config.wrap, **options)
+        value = spectrum_terms.phase_change(prediction, target, "frames", wrap=config.wrap, **options)
         yield "instantaneous_frequency", value
     if "group_delay" in active:
-        yield "group_delay", spectrum_terms.group_delay(prediction, target, wrap=config.wrap, **options)
+        value = spectrum_terms.phase_change(prediction, target, "bins", wrap=config.wrap, **options)
+        yield "group_delay", value

@@ -51,53 +51,34 @@ def correlation(
     return _weighted_mean(values, jnp.minimum(predicted, wanted), prediction, hop_length, level)
 
 
-def instantaneous_frequency(
+def phase_change(
     prediction: Complex[Array, "B C K F"],
     target: Complex[Array, "B C K F"],
+    axis: Literal["frames", "bins"],
     *,
     hop_length: int,
     wrap: bool,
     weighting: Weighting,
     level: Float[Array, " B"] | float = 1.0,
 ) -> Float[Array, ""]:
-    """Difference of the phases' change from frame to frame; see `losses.instantaneous_frequency_loss`."""
-    return _phase_change(prediction, target, -2, hop_length, wrap, weighting, level)
+    """Difference of the phases' change between neighbouring frames or bins.
 
-
-def group_delay(
-    prediction: Complex[Array, "B C K F"],
-    target: Complex[Array, "B C K F"],
-    *,
-    hop_length: int,
-    wrap: bool,
-    weighting: Weighting,
-    level: Float[Array, " B"] | float = 1.0,
-) -> Float[Array, ""]:
-    """Difference of the phases' change from bin to bin; see `losses.group_delay_loss`."""
-    return _phase_change(prediction, target, -1, hop_length, wrap, weighting, level)
-
-
-def _phase_change(
-    prediction: Array,
-    target: Array,
-    axis: int,
-    hop_length: int,
-    wrap: bool,
-    weighting: Weighting,
-    level: Array | float,
-) -> Float[Array, ""]:
-    if prediction.shape[axis] < 2:
+    Frames: instantaneous frequency; bins: group delay. See
+    `losses.instantaneous_frequency_loss` and `losses.group_delay_loss`.
+    """
+    along = {"frames": -2, "bins": -1}[axis]
+    if prediction.shape[along] < 2:
         return jnp.zeros(())  # one frame: nothing changes
     if wrap:
         # The phase of P · conj(T) is the difference of the phases up to whole turns, which wrapping removes.
-        change = spectral.wrap_phase(_difference(spectral.phase(prediction * target.conj()), axis))
+        change = spectral.wrap_phase(_difference(spectral.phase(prediction * target.conj()), along))
     else:
-        change = _difference(spectral.phase(prediction), axis) - _difference(spectral.phase(target), axis)
+        change = _difference(spectral.phase(prediction), along) - _difference(spectral.phase(target), along)
     if weighting is None:
         return jnp.mean(jnp.abs(change))
     smaller = jnp.sqrt(jnp.minimum(spectral.power(prediction), spectral.power(target)))
-    count = smaller.shape[axis]
-    later, earlier = (lax.slice_in_dim(smaller, i, i + count - 1, axis=axis) for i in (1, 0))
+    count = smaller.shape[along]
+    later, earlier = (lax.slice_in_dim(smaller, i, i + count - 1, axis=along) for i in (1, 0))
     return _weighted_mean(jnp.abs(change), jnp.minimum(later, earlier), prediction, hop_length, level)
 
 
