@@ -100,9 +100,9 @@ def instantaneous_frequency_loss(
     `wrap=False, weighting=None` is the published form; for the defaults see `group_delay_loss`. Audio of a
     single frame has no change: 0.
     """
-    spectra = _phase_spectra(prediction, target, n_fft, hop_length, weighting)
+    predicted, wanted = _phase_spectra(prediction, target, n_fft, hop_length, weighting)
     return spectrum_terms.phase_change(
-        *spectra, "frames", hop_length=hop_length, wrap=wrap, weighting=weighting
+        predicted, wanted, "frames", hop_length=hop_length, wrap=wrap, weighting=weighting
     )
 
 
@@ -142,9 +142,9 @@ def group_delay_loss(
     Raises:
         ValueError: shapes differ, an unknown weighting, or audio shorter than one frame.
     """
-    spectra = _phase_spectra(prediction, target, n_fft, hop_length, weighting)
+    predicted, wanted = _phase_spectra(prediction, target, n_fft, hop_length, weighting)
     return spectrum_terms.phase_change(
-        *spectra, "bins", hop_length=hop_length, wrap=wrap, weighting=weighting
+        predicted, wanted, "bins", hop_length=hop_length, wrap=wrap, weighting=weighting
     )
 
 
