@@ -1,9 +1,9 @@
-"""What each part of the objective is worth: `python -m earvae_jax.train.studies.ablation WORKDIR`.
+"""Measures what each part of the objective is worth: `python -m earvae_jax.train.studies.ablation WORKDIR`.
 
 Trains by the demo's recipe (`configs/train_demo.json`) on a fifteenth of its steps, once with the whole
 objective and once without each part, from the same seed on the same crops, and measures all of them on the
 same held-out music. The whole objective from another seed, on other crops, shows how large a difference is
-chance. Interrupted, the same command continues.
+chance. After an interruption the same command continues.
 """
 
 import dataclasses
@@ -52,13 +52,13 @@ METRICS = {
 
 
 def recipe() -> TrainConfig:
-    """The demo's, on the budget of the ablation."""
+    """The demo's recipe with the changes of `BUDGET`."""
     with resources.as_file(resources.files("earvae_jax.configs") / "train_demo.json") as path:
         return TrainConfig.from_json(path, BUDGET)
 
 
 def ablation(config: TrainConfig, workdir: Path) -> dict[str, dict[str, float]]:
-    """Trains every variant in a folder of its own; the means over the held-out crops by variant."""
+    """Trains each variant in a folder of its own; returns its mean metrics over the held-out crops."""
     results = {}
     for name, changes in VARIANTS.items():
         folder = workdir / name.split(" (")[0].replace(" ", "_")
@@ -74,7 +74,7 @@ def _variant(config: TrainConfig, *, seed: int = 0, **objective: float | bool) -
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
-    """As Markdown."""
+    """The results as a Markdown table."""
     lines = ["| objective | " + " | ".join(METRICS.values()) + " |", "|---" * (len(METRICS) + 1) + "|"]
     for name, values in results.items():
         lines.append(f"| {name} | " + " | ".join(f"{values[metric]:.3f}" for metric in METRICS) + " |")
