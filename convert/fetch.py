@@ -1,6 +1,7 @@
 """Weights files by address: a path, or `hf://OWNER/REPO[@REVISION]/PATH` on the Hugging Face Hub."""
 
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
@@ -35,7 +36,7 @@ def _from_hub(address: str, repo: str, filename: str, revision: str | None) -> P
     import huggingface_hub
     from huggingface_hub import errors
 
-    def fetch(**options) -> Path:
+    def fetch(**options: Any) -> Path:
         return Path(huggingface_hub.hf_hub_download(repo, filename, revision=revision, **options))
 
     try:
@@ -59,5 +60,5 @@ def _from_hub(address: str, repo: str, filename: str, revision: str | None) -> P
     except errors.EntryNotFoundError:
         raise UserError(f"{address}: {repo} has no file {filename}") from None
     # Whichever HTTP library this version of the Hub's client uses, its own errors derive from these bases.
-    except (OSError, *errors.HfHubHTTPError.__bases__) as error:
+    except (OSError, *errors.HfHubHTTPError.__bases__) as error:  # type: ignore[misc] # they are exceptions
         raise UserError(f"{address}: cannot be fetched ({str(error).splitlines()[0]})") from None

@@ -114,6 +114,6 @@ def _untied(state: Mapping[str, np.ndarray]) -> list[str]:
     problems = []
     for key in sorted(state):
         twin = _twin(key)
-        if twin in state and not np.array_equal(state[key], state[twin], equal_nan=True):
+        if twin is not None and twin in state and not np.array_equal(state[key], state[twin], equal_nan=True):
             problems.append(f"{key} and {twin} differ, though both activations of a residual unit are one")
     return problems

@@ -11,7 +11,8 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -118,9 +119,11 @@ def _check_archive(path: Path) -> None:
         logging.warning("%s: the checksum of %s does not match, the file may be damaged", path, damaged)
 
 
-def _flat(tensor_type: type, content: object) -> dict[str, "Tensor"]:
+def _flat(tensor_type: "type[Tensor]", content: object) -> dict[str, "Tensor"]:
     """Tensors of nested dicts under dotted keys; whatever else a training checkpoint holds is passed over."""
-    tensors, waiting, seen = {}, [("", content)], set()
+    tensors: dict[str, Tensor] = {}
+    waiting: list[tuple[str, Any]] = [("", content)]
+    seen = set()
     while waiting:
         prefix, value = waiting.pop()
         if isinstance(value, tensor_type):
@@ -132,7 +135,7 @@ def _flat(tensor_type: type, content: object) -> dict[str, "Tensor"]:
     return tensors
 
 
-def _as_numpy(torch, path: Path, key: str, tensor) -> np.ndarray:
+def _as_numpy(torch: ModuleType, path: Path, key: str, tensor: "Tensor") -> np.ndarray:
     """The values of a plain tensor; other kinds, which no weights have, are refused."""
     plain = tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
     if not plain or tensor.is_complex():

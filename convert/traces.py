@@ -79,7 +79,7 @@ def _encoder(shapes: _Shapes) -> dict[str, Any]:
     levels = max(shapes.last_index(r"encoder\.layers\.(\d+)\.layers\."), 0)
     channels, inputs, _ = shapes.of("encoder.layers.0.weight_v", 3)
     keys = [f"encoder.layers.{level}.layers.4.weight_v" for level in range(1, levels + 1)]
-    down = [(key, *shapes.of(key, 3)) for key in keys]  # key, outputs, inputs, width
+    down: list[tuple[Any, ...]] = [(key, *shapes.of(key, 3)) for key in keys]  # key, outputs, inputs, width
     return {
         "encoder.in_channels": inputs,
         "encoder.channels": channels,
@@ -100,7 +100,9 @@ def _decoder(shapes: _Shapes) -> dict[str, Any]:
         f"decoder.layers.{level}.layers.1.{'conv.' if nearest else ''}weight_v"
         for level in range(levels, 0, -1)
     ]
-    up = [(key, *shapes.of(key, 3)) for key in keys]  # key, inputs, outputs, width; nearest: outputs first
+    up: list[tuple[Any, ...]] = [
+        (key, *shapes.of(key, 3)) for key in keys
+    ]  # key, inputs, outputs, width; nearest: outputs first
     inputs = 2 if nearest else 1
     return {
         "decoder.out_channels": outputs,

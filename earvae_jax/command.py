@@ -12,12 +12,12 @@ import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from logging import INFO, LogRecord
 from pathlib import Path
 from typing import NoReturn
 
-from absl import app, logging
+from absl import app, flags, logging
 from absl.flags import argparse_flags
 
 from earvae_jax.borders import explained, one_line, reason
@@ -91,17 +91,23 @@ def _has_devices() -> bool:
         return False
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def run_program(program: Callable[[], int | None]) -> NoReturn:
+    """Runs a program to its exit status (None is 0); each error it ends with is one line on stderr.
+
+    What `earvae` and every `python -m earvae_jax…` run in: log lines without their origin, SIGTERM and Ctrl-C
+    with the statuses of a shell, tracebacks with EARVAE_DEBUG=1 alone.
+    """
+    if not flags.FLAGS.is_parsed():  # or absl says that it logs before flags are parsed
+        flags.FLAGS.mark_as_parsed()
     logging.use_absl_handler()
     logging.set_verbosity(logging.DEBUG if os.environ.get("EARVAE_DEBUG") else logging.INFO)
     handler = logging.get_absl_handler()
     handler.setFormatter(_Line())
     handler.addFilter(_is_ours_or_serious)
-    module, _ = _SUBCOMMANDS[arguments.command]
     signal.signal(signal.SIGTERM, _terminate)
     keep_transforms_from_hanging()
     try:
-        status = importlib.import_module(module).run(arguments)
+        status = program() or 0
     except UserError as error:
         logging.error("%s", error)
         status = 2
@@ -118,11 +124,16 @@ def _run(arguments: argparse.Namespace) -> None:
     sys.exit(status)
 
 
+def _run(arguments: argparse.Namespace) -> NoReturn:
+    module, _ = _SUBCOMMANDS[arguments.command]
+    run_program(lambda: importlib.import_module(module).run(arguments))
+
+
 class _TerminatedError(KeyboardInterrupt):
     """SIGTERM, which ends a run as Ctrl-C does."""
 
 
-def _terminate(*_) -> NoReturn:
+def _terminate(*_: object) -> NoReturn:
     raise _TerminatedError
 
 
@@ -142,8 +153,9 @@ def _is_ours_or_serious(record: LogRecord) -> bool:
 @functools.cache
 def _own_folders() -> frozenset[Path]:
     # In a checkout the applications lie beside the library, in an installed package inside it.
-    packages = (__package__, *(f"{__package__}.{name}" for name in ("convert", "train", "infer")))
-    return frozenset(Path(importlib.util.find_spec(name).origin).parent for name in packages)
+    rooms = (f"{__package__}.{name}" for name in ("convert", "train", "infer"))
+    specs = (importlib.util.find_spec(name) for name in (str(__package__), *rooms))
+    return frozenset(Path(spec.origin).parent for spec in specs if spec and spec.origin)
 
 
 class _Parser(argparse_flags.ArgumentParser):

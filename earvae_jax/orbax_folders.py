@@ -52,7 +52,7 @@ def arrays(path: Path, expected: Mapping) -> dict[str, jax.Array]:
 class _Described:
     """Shape and dtype of an array as numpy has them."""
 
-    def __init__(self, array):
+    def __init__(self, array: Any):
         self.shape, self.dtype = array.shape, array.dtype.numpy_dtype
 
 
@@ -60,7 +60,8 @@ def _opening(path: Path) -> dict[str, Any]:
     """TensorStore's futures of all arrays."""
     import tensorstore
 
-    stores = [manifest.parent.absolute() for manifest in path.glob("*/manifest.ocdbt")]
+    # TensorStore takes no `..` in a path.
+    stores = [manifest.parent.resolve() for manifest in path.glob("*/manifest.ocdbt")]
     if not stores:
         raise UserError(f"{path}: damaged checkpoint (its arrays cannot be listed)")
     opening = {}

@@ -6,6 +6,7 @@ A name is the path of the array in the module tree, such as `encoder.layers.1.la
 import hashlib
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -79,7 +80,7 @@ def fingerprint(arrays: Mapping[str, jax.Array | np.ndarray]) -> str:
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name} {_describe(array)}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8))
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -101,5 +102,5 @@ def _variables(model: nnx.Module) -> dict[str, nnx.Variable]:
     }
 
 
-def _describe(array) -> str:
+def _describe(array: Any) -> str:
     return f"{np.dtype(array.dtype).name}{list(array.shape)}"

@@ -85,7 +85,7 @@ class Codec:
         return self.engine.fingerprint
 
     @classmethod
-    def load(cls, path: str | Path | None = None, **options) -> "Codec":
+    def load(cls, path: str | Path | None = None, **options: Any) -> "Codec":
         """Loads a checkpoint, by default the bundled demo model; `options` are those of the constructor."""
         model, info = load_with_info(path)
         name = Path(demo.MODEL if path is None else path).resolve().name
@@ -132,7 +132,7 @@ class Codec:
         def task(item: LatentInput, keep: Callable[[np.ndarray], None]) -> Task:
             return Task("", latents=item.read, write=_gathering(keep))
 
-        options = {"dim": self.config.latent_dim, "describe": self.engine.described}
+        options: dict[str, Any] = {"dim": self.config.latent_dim, "describe": self.engine.described}
         inputs = Listed.of(latents, "latents", functools.partial(latent_input, **options))
         return self._results(inputs, task)
 
@@ -185,7 +185,7 @@ class Codec:
         return inputs.answer(results)
 
 
-def _gathering(keep: Callable[[Float[np.ndarray, "T C"]], None]):
+def _gathering(keep: Callable[[np.ndarray], None]) -> Callable[[Iterator[np.ndarray], Latents], None]:
     """A writer that joins all decoded blocks and passes the array to `keep`."""
 
     def write(blocks: Iterator[np.ndarray], _: Latents) -> None:

@@ -358,3 +358,13 @@ def test_a_pipe_is_no_checkpoint(tmp_path):
     for name in ("pipe", "pipe.safetensors"):
         os.mkfifo(tmp_path / name)
         assert "not a checkpoint of this project" in refusal(tmp_path / name)
+
+
+def test_a_folder_is_found_by_any_of_its_paths(tmp_path, monkeypatch):
+    model = small_models.model(small_models.KINDS["even strides"])
+    checkpoints.save(tmp_path / "there" / "model", model)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    monkeypatch.chdir(tmp_path / "here")
+    for path in ("../there/model", "../link/../there/model", "../link/model", "./../there/./model/"):
+        assert checkpoints.load(path).config == model.config

@@ -1,8 +1,12 @@
 """`earvae train`: train a model, or continue a run."""
 
 import argparse
+from typing import TYPE_CHECKING, Any
 
 from earvae_jax.system import processes
+
+if TYPE_CHECKING:  # the command line must not wait for JAX
+    from earvae_jax.train.config import TrainConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _config(name: str, overrides: list[str]):
+def _config(name: str, overrides: list[str]) -> "TrainConfig":
     from pathlib import Path
 
     from earvae_jax.borders import exists
@@ -64,7 +68,7 @@ def _config(name: str, overrides: list[str]):
     return TrainConfig.from_json(path, overrides)
 
 
-def _initial_model(path: str, config):
+def _initial_model(path: str, config: "TrainConfig") -> dict[str, Any]:
     """The arguments of `train` for a model to start from."""
     from earvae_jax import checkpoints
     from earvae_jax.errors import UserError

@@ -1,6 +1,7 @@
 """`earvae parity`: the proof that PyTorch and JAX compute the same from the same weights."""
 
 import argparse
+from typing import Any
 
 from earvae_jax.convert.command import add_weights_arguments, stated_options
 
@@ -46,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     state = {key: torch.from_numpy(tensor) for key, tensor in weights.file.tensors.items()}
     if arguments.reference_dir is None:
         from earvae_jax.convert.torch_port import model as torch_model
+
+        torch_net: Any
 
         reference, torch_net = "port", torch_model.build(config, state)
     else:

@@ -99,7 +99,7 @@ def jax_outputs(model: EarVAE, audio: Float[np.ndarray, "B T C"]) -> dict[str, n
     return {name: np.asarray(array) for name, array in outputs.items()}
 
 
-def torch_outputs(model: "nn.Module", audio: Float[np.ndarray, "B T C"]) -> dict[str, np.ndarray]:
+def torch_outputs(model: Any, audio: Float[np.ndarray, "B T C"]) -> dict[str, np.ndarray]:
     """As `jax_outputs`, of a PyTorch model, in the model's own precision."""
     import torch
 
@@ -127,8 +127,8 @@ def torch_outputs(model: "nn.Module", audio: Float[np.ndarray, "B T C"]) -> dict
             note("scale", scale)
             note("reconstruction", model.decode(mean))
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in hooks:
+            handle.remove()
     return outputs
 
 

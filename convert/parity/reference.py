@@ -62,9 +62,10 @@ class Snake1d(nn.Module):
 
 def _stand_ins() -> dict[str, ModuleType]:
     """Modules for the two packages, as far as they are not installed."""
-    modules = {}
+    modules: dict[str, Any] = {}
     if importlib.util.find_spec("dac") is None:
-        layers = modules["dac.nn.layers"] = ModuleType("dac.nn.layers")
+        layers: Any = ModuleType("dac.nn.layers")
+        modules["dac.nn.layers"] = layers
         layers.Snake1d = Snake1d
         layers.WNConv1d = lambda *args, **kwargs: weight_norm(nn.Conv1d(*args, **kwargs))
         layers.WNConvTranspose1d = lambda *args, **kwargs: weight_norm(nn.ConvTranspose1d(*args, **kwargs))

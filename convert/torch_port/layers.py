@@ -22,7 +22,7 @@ class WeightNormed(nn.Module):
             self.register_parameter("bias", None)
         else:
             self.bias = nn.Parameter(torch.empty(bias_width).uniform_(-(fan_in**-0.5), fan_in**-0.5))
-        self.weight_g = nn.Parameter(direction.flatten(1).norm(dim=1).view(-1, 1, 1))
+        self.weight_g: nn.Parameter | None = nn.Parameter(direction.flatten(1).norm(dim=1).view(-1, 1, 1))
         self.weight_v = nn.Parameter(direction)
 
     def weight(self) -> Tensor:
@@ -41,7 +41,16 @@ class WeightNormed(nn.Module):
 class Conv1d(WeightNormed):
     """A weight-normed `nn.Conv1d`."""
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride=1, padding=0, dilation=1, bias=True):
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        bias: bool = True,
+    ):
         super().__init__((c_out, c_in, kernel), c_out if bias else None)
         self.geometry = {"stride": stride, "padding": padding, "dilation": dilation}
 
@@ -52,7 +61,7 @@ class Conv1d(WeightNormed):
 class ConvTranspose1d(WeightNormed):
     """A weight-normed `nn.ConvTranspose1d`: one gain per **input** channel."""
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, padding: int, bias=True):
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, padding: int, bias: bool = True):
         super().__init__((c_in, c_out, kernel), c_out if bias else None)
         self.geometry = {"stride": stride, "padding": padding}
 
@@ -99,6 +108,8 @@ def lowpass() -> Tensor:
 class Upsample2(nn.Module):
     """Twice the samples through the low-pass, edges replicated."""
 
+    filter: Tensor
+
     def __init__(self):
         super().__init__()
         self.register_buffer("filter", lowpass())
@@ -111,6 +122,8 @@ class Upsample2(nn.Module):
 
 class Lowpass(nn.Module):
     """Half the samples through the low-pass, edges replicated."""
+
+    filter: Tensor
 
     def __init__(self):
         super().__init__()

@@ -62,6 +62,7 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, stride: int, config: DecoderConfig):
         super().__init__()
+        upsample: nn.Module
         if config.use_nearest_upsample:
             upsample = NearestUpsample(c_in, c_out, stride, config.bias)
         else:

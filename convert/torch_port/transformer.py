@@ -61,7 +61,7 @@ class FeedForward(nn.Module):
             return nn.Linear(dim_in, dim_out, bias=bias)
 
         if config.glu:
-            first = GatedLinear(dim, inner)
+            first: nn.Module = GatedLinear(dim, inner)
         else:
             first = nn.Sequential(nn.Identity(), layer(dim, inner), nn.SiLU())
         self.ff = nn.Sequential(first, nn.Identity(), layer(inner, dim))
@@ -88,8 +88,8 @@ class Attention(nn.Module):
         self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.to_out = nn.Linear(dim, dim, bias=False)
         if qk_norm == "ln":
-            self.q_norm = nn.LayerNorm(dim_heads, eps=1e-6)
-            self.k_norm = nn.LayerNorm(dim_heads, eps=1e-6)
+            self.q_norm: nn.Module = nn.LayerNorm(dim_heads, eps=1e-6)
+            self.k_norm: nn.Module = nn.LayerNorm(dim_heads, eps=1e-6)
         else:
             self.q_norm = self.k_norm = nn.Identity()
 
@@ -125,6 +125,8 @@ class Conformer(nn.Module):
 class Rotary(nn.Module):
     """Angles `[N, d]` of the rotary embedding, frequency pattern repeated for both halves."""
 
+    inv_freq: Tensor
+
     def __init__(self, dim: int):
         super().__init__()
         self.register_buffer("inv_freq", 1.0 / 10000.0 ** (torch.arange(0, dim, 2).float() / dim))
@@ -137,6 +139,8 @@ class Rotary(nn.Module):
 
 class SinusoidalEmbedding(nn.Module):
     """Sine ‖ cosine positions times a learned scale."""
+
+    frequencies: Tensor
 
     def __init__(self, dim: int):
         super().__init__()
@@ -195,10 +199,8 @@ class Transformer(nn.Module):
     def __init__(self, dim: int, config: TransformerConfig):
         super().__init__()
         self.layers = nn.ModuleList(Block(dim, config) for _ in range(config.depth))
-        if config.rotary_pos_emb:
-            self.rotary_pos_emb = Rotary(config.rotary_dims)
-        else:
-            self.rotary_pos_emb = None
+        self.rotary_pos_emb = Rotary(config.rotary_dims) if config.rotary_pos_emb else None
+        self.pos_emb: AbsoluteEmbedding | SinusoidalEmbedding | None
         if config.use_abs_pos_emb:
             self.pos_emb = AbsoluteEmbedding(dim, config.abs_pos_emb_max_length)
         elif config.use_sinusoidal_emb:

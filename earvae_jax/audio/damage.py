@@ -2,6 +2,7 @@
 
 import dataclasses
 
+_SHOWN = 0.005  # seconds: less reads 0.00
 _TOLERANCE = 0.15  # seconds: headers round, and count priming and padding or do not
 
 
@@ -46,4 +47,5 @@ class Damage:
         inside = f" ({self.silence:.2f} s of them replaced by silence)" if self.silence else ""
         promise = "no length" if announced is None else f"{announced:.2f} s"
         decoded = read - self.silence
-        return f"{', '.join(faults)}; {promise} announced, {decoded:.2f} s read, {lost:.2f} s lost{inside}"
+        loss = f"{lost:.2f} s lost{inside}" if lost >= _SHOWN else "nothing lost"
+        return f"{', '.join(faults)}; {promise} announced, {decoded:.2f} s read, {loss}"

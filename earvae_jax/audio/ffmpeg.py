@@ -14,7 +14,7 @@ from absl import logging
 from av.sidedata.sidedata import Type as SideData
 from jaxtyping import Float
 
-from earvae_jax.audio import flac_frames
+from earvae_jax.audio import flac_frames, ogg_pages
 from earvae_jax.audio.channels import to_channels
 from earvae_jax.audio.damage import Damage
 from earvae_jax.audio.ffmpeg_container import (
@@ -22,6 +22,7 @@ from earvae_jax.audio.ffmpeg_container import (
     WITHOUT_CLOCK,
     announced_samples,
     announced_seconds,
+    clock,
     first_audio_stream,
     format_of,
     opened,
@@ -64,8 +65,9 @@ class FfmpegFile:
             self._codec = self._stream.codec_context
             self._is_mpeg = self._codec.name.startswith(("mp1", "mp2", "mp3"))
             self._format = format_of(self._container)
-            self._start = (self._stream.start_time or 0) * float(self._stream.time_base or 0)
+            self._start = (self._stream.start_time or 0) * float(clock(self._stream))
             self.damage = Damage()
+            self._next_time: float | None = None  # at which the next frame has to begin, in its samples
             self._restart()
             first = next(self._frames, None)
             if first is None:
@@ -107,7 +109,7 @@ class FfmpegFile:
     def seek(self, sample: int) -> None:
         """Goes on at a sample, or near it where the file's times are not exact."""
         before = max(0.0, sample / self.sample_rate - _RUN_UP)
-        self._container.seek(int((self._start + before) / self._stream.time_base), stream=self._stream)
+        self._container.seek(int((self._start + before) / clock(self._stream)), stream=self._stream)
         self._restart()
         first = next(self._frames, None)
         if first is None:
@@ -118,7 +120,7 @@ class FfmpegFile:
         if exact and time is not None:
             here = int(time)
         elif frame.pts is not None:
-            here = round((float(frame.pts * frame.time_base) - self._start) * self.sample_rate)
+            here = round((float(frame.pts * clock(frame)) - self._start) * self.sample_rate)
         skip = self._declared(frame)[0]
         self._take(frame, packet)
         self.read(max(0, sample - here - skip))
@@ -136,7 +138,7 @@ class FfmpegFile:
     def _restart(self) -> None:
         self._frames = self._decoded()
         self._ready: deque[np.ndarray] = deque()
-        self._next_time: float | None = None  # at which the next frame has to begin, in its samples
+        self._next_time = None
         self._miscounted = 0
         self._skip = 0  # priming that is still to be taken off
         self._padding = 0  # samples to be left out where the stream ends
@@ -145,6 +147,7 @@ class FfmpegFile:
         self._damaged = False  # whether a packet was damaged since the last frame
         self._produced = 0
         self._good_bytes = self._lost_bytes = 0
+        self._last_byte: int | None = None  # where the last packet that could be decoded begins
 
     def _decoded(self) -> Iterator[tuple[av.AudioFrame, av.Packet | None]]:
         """All frames that can be decoded, the first of each packet with it."""
@@ -161,6 +164,7 @@ class FfmpegFile:
                         self._lose(packet, error)
                         continue
                     self._good_bytes += packet.size
+                    self._last_byte = self._last_byte if packet.pos is None else packet.pos
                     for frame in frames:
                         yield frame, packet if frame is frames[0] else None
                 return
@@ -198,7 +202,8 @@ class FfmpegFile:
             if special or count + length > len(result) or self._rate(frame) != self.sample_rate:
                 break
             for channel, plane in enumerate(planes):
-                result[count : count + length, channel] = np.frombuffer(plane, np.float32, length)
+                samples = np.frombuffer(memoryview(plane), np.float32, length)
+                result[count : count + length, channel] = samples
             count += length
         else:
             entry = None
@@ -218,7 +223,15 @@ class FfmpegFile:
         return False
 
     def _estimate_loss(self) -> None:
-        """How much a raw stream has lost: bytes that gave nothing, as seconds at the rate of the others."""
+        """How much a stream has lost at its end, or a raw one anywhere."""
+        if self._format == "ogg" and self._last_byte is not None:
+            clock = 48_000 if self._codec.name in ("opus", "libopus") else self._now[0]
+            lost = ogg_pages.samples_passed_over(self._path, self._last_byte) / clock
+            if lost:
+                self.damage.packets += 1
+                self.damage.left_out = lost
+            return
+        # Bytes that gave nothing, as seconds at the rate of the others.
         if not (self._format in GUESSED and self.damage.packets and self._good_bytes):
             return
         if self._format == "aac":  # its demuxer passes over what does not look like a packet
@@ -246,7 +259,7 @@ class FfmpegFile:
             audio = audio[taken:]
         if self._format == "mov" and not discard and frame.duration:
             # Older FFmpeg says how long the last frame is and leaves it whole.
-            lasts = round(float(frame.duration * frame.time_base) * rate)
+            lasts = round(float(frame.duration * clock(frame)) * rate)
             discard = max(0, frame.samples - lasts)
         if discard or self._padding:
             audio = self._without_padding(audio, discard)
@@ -256,13 +269,13 @@ class FfmpegFile:
         """Samples of priming and padding that a frame begins and ends with, as the file says."""
         if not len(frame.side_data):
             return 0, 0
-        data = frame.side_data.get(SideData.SKIP_SAMPLES)
+        data = frame.side_data.get(SideData.SKIP_SAMPLES)  # type: ignore[call-overload] # its stub says names
         skip, discard = struct.unpack("<II", bytes(data)[:8]) if data is not None else (0, 0)
         if self._format == "ogg":
             # In a Vorbis of one page FFmpeg lets priming begin at the beginning and not before it: all times
             # are too late by it, and at the end it counts as padding once more.
             if skip and frame.pts is not None:
-                before = round((self._start - float(frame.pts * frame.time_base)) * frame.sample_rate)
+                before = round((self._start - float(frame.pts * clock(frame))) * frame.sample_rate)
                 self._miscounted = max(0, skip - max(0, before))
             discard = max(0, discard - self._miscounted)
         return skip, discard
@@ -299,7 +312,7 @@ class FfmpegFile:
         left = (self.announced - self._produced) * rate / self.sample_rate + rate
         if not smallest <= gap <= max(left, _LONGEST_GAP * rate):
             return 0
-        if damaged and frame.time_base * rate > 1:  # a clock that rounds: packets are missing as a whole
+        if damaged and clock(frame) * rate > 1:  # a clock that rounds: packets are missing as a whole
             gap = round(gap / frame.samples) * frame.samples
         return round(gap)
 
@@ -311,7 +324,7 @@ class FfmpegFile:
             return flac_frames.first_sample(bytes(memoryview(packet)[:16]), self._block_size), True
         if self._format in WITHOUT_CLOCK or frame.pts is None:
             return None, False
-        return float(frame.pts * frame.time_base) * rate, False
+        return float(frame.pts * clock(frame)) * rate, False
 
     def _change(self, form: tuple[int, int]) -> None:
         """The stream goes on in another rate or other channels."""

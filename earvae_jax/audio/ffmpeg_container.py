@@ -1,6 +1,8 @@
 """What FFmpeg (PyAV) says of a file before any of it is decoded: its stream, its format, its length."""
 
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from absl import logging
@@ -16,7 +18,7 @@ GUESSED = frozenset(
 )
 WITHOUT_CLOCK = GUESSED | {"wav", "w64", "aiff", "au", "caf"}  # samples and nothing else
 # Version 19 of PyAV replaces by itself what is no UTF-8 in a tag.
-_OPENING = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+_OPENING: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def opened(path: Path) -> av.container.InputContainer:
@@ -56,7 +58,7 @@ def announced_samples(
 ) -> int:
     """Samples by the header, where it is more than a guess; else 0."""
     if format_of(container) == "mp3":
-        return mp3_header.frame_count(path) * frame_samples
+        return mp3_header.sample_count(path, frame_samples)
     if format_of(container) in GUESSED:
         return 0
     alone = len(container.streams) == 1
@@ -69,8 +71,13 @@ def announced_seconds(container: av.container.InputContainer) -> float:
     """The length by the header, or FFmpeg's guess; 0 where there is neither."""
     stream = container.streams.audio[0]
     if stream.duration:
-        return float(stream.duration * stream.time_base)
+        return float(stream.duration * clock(stream))
     return (container.duration or 0) / av.time_base
+
+
+def clock(timed: av.AudioStream | av.AudioFrame) -> Fraction:
+    """Seconds of one of its ticks; 0 where FFmpeg does not say, which puts everything at the beginning."""
+    return timed.time_base or Fraction(0)
 
 
 def packet_seconds(path: Path) -> float:
@@ -78,7 +85,7 @@ def packet_seconds(path: Path) -> float:
     with opened(path) as container:
         stream = container.streams.audio[0]
         ticks = sum(packet.duration or 0 for packet in container.demux(stream))
-        return float(ticks * stream.time_base)
+        return float(ticks * clock(stream))
 
 
 def opening_fault(path: Path) -> str:

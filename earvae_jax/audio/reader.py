@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from absl import logging
@@ -56,7 +56,7 @@ class AudioReader:
     ):
         self.path = Path(path)
         self._strict, self._tell = strict, tell
-        self._spool = None
+        self._spool: IO[bytes] | None = None
         self._position = 0
         with explaining(self.path, "not readable as audio"):
             self._source = self._open()
@@ -78,7 +78,7 @@ class AudioReader:
     def __enter__(self) -> "AudioReader":
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -170,11 +170,11 @@ class AudioReader:
         if kind and (source := _sndfile(path, kind)) is not None:
             return source
         try:
-            source = FfmpegFile(path)
+            ffmpeg = FfmpegFile(path)
             if kind not in ("", "flac"):
-                source.announced, notes = containers.promise(path, kind, source.count(), source.sample_rate)
-                source.damage.notes += notes
-            return source
+                ffmpeg.announced, notes = containers.promise(path, kind, ffmpeg.count(), ffmpeg.sample_rate)
+                ffmpeg.damage.notes += notes
+            return ffmpeg
         except UserError as error:
             problem: Exception = UserError(str(error).replace(shown(path), shown(self.path)))
         except Exception as error:  # noqa: BLE001 - of any kind: libsndfile may know a format that FFmpeg does not
@@ -207,6 +207,8 @@ class AudioReader:
         """Tells what was wrong with a file that was read to its end."""
         damage, rate = self._source.damage, self.sample_rate
         for change in damage.changes:
+            if self._strict:
+                raise UserError(f"{shown(self.path)}: changes from {change}")
             logging.info("%s: changes from %s; all is read as it began", shown(self.path), change)
         announced = self.announced / rate if self.announced else None
         fault = damage.describe(self._position / rate, announced)
@@ -221,7 +223,7 @@ def mixing_words(channels: int) -> str:
     return f"{channels} channels are mixed down to stereo (ITU-R BS.775)"
 
 
-def read(path: str | Path, **options) -> tuple[Float[np.ndarray, "T C"], int]:
+def read(path: str | Path, **options: Any) -> tuple[Float[np.ndarray, "T C"], int]:
     """A whole file and its sample rate; options and errors as `AudioReader`."""
     with AudioReader(path, **options) as reader:
         return np.concatenate(list(reader.blocks(1 << 20))), reader.sample_rate

@@ -103,7 +103,7 @@ class _From:
     def read(self, size: int = -1) -> bytes:
         return self._file.read(size)
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: bytearray | memoryview) -> int:
         return self._file.readinto(buffer)
 
     def close(self) -> None:

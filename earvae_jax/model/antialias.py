@@ -15,7 +15,7 @@ _RATIO = 2
 _TAPS = 12
 
 
-def kaiser_sinc_filter(cutoff: float, half_width: float, taps: int) -> Float[np.ndarray, "K"]:
+def kaiser_sinc_filter(cutoff: float, half_width: float, taps: int) -> Float[np.ndarray, " K"]:
     """A windowed-sinc low-pass of unit gain at 0 Hz; cutoff and half-width in units of the sample rate."""
     attenuation = 2.285 * (taps // 2 - 1) * math.pi * 4 * half_width + 7.95
     if attenuation > 50:
@@ -66,7 +66,7 @@ class AntialiasedActivation(nnx.Module):
 
 def _depthwise(
     x: Float[Array, "B T C"],
-    kernel: Float[Array, "K"],
+    kernel: Float[Array, " K"],
     *,
     stride: int = 1,
     padding: int = 0,

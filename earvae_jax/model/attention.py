@@ -16,7 +16,7 @@ def attention(
     key: Float[Array, "B N H D"],
     value: Float[Array, "B N H D"],
     *,
-    length: Int[Array, "B"] | None = None,
+    length: Int[Array, " B"] | None = None,
     block: int = BLOCK,
 ) -> Float[Array, "B N H D"]:
     """softmax(q·kᵀ/√D)·v over the first `length` keys of each item, by default all.
@@ -42,7 +42,7 @@ def attend(
     query: Float[Array, "B M H D"],
     key_and_value: Callable[..., tuple[Float[Array, "B M H D"], Float[Array, "B M H D"]]],
     sequence: PyTree[Float[Array, "K B M *S"]],
-    length: Int[Array, "B"],
+    length: Int[Array, " B"],
 ) -> Float[Array, "B M H D"]:
     """One block of queries against every block of a sequence, of which the first `length` rows exist.
 
@@ -108,6 +108,6 @@ def _scores(query: Float[Array, "B Q H D"], key: Float[Array, "B K H D"]) -> Flo
     return scores / math.sqrt(query.shape[-1])
 
 
-def _hidden(positions: Int[Array, "K"], length: Int[Array, "B"]) -> Float[Array, "B 1 1 K"]:
+def _hidden(positions: Int[Array, " K"], length: Int[Array, " B"]) -> Float[Array, "B 1 1 K"]:
     """0 for keys that exist, −∞ for the others."""
     return jnp.where(positions < length[:, None], 0.0, -jnp.inf)[:, None, None, :]

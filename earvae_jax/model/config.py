@@ -241,9 +241,9 @@ class ModelConfig:
                 key: _without(value, _UNREACHABLE) if key == "attn_kwargs" else value
                 for key, value in _without(options, _UNREACHABLE).items()
             }
-        options = dacite.Config(strict=True, type_hooks={tuple[int, ...]: _no_object})
+        reading = dacite.Config(strict=True, type_hooks={tuple[int, ...]: _no_object})
         try:
-            return dacite.from_dict(cls, _as_tuples(values), options)
+            return dacite.from_dict(cls, _as_tuples(values), reading)
         except dacite.UnexpectedDataError as error:
             raise UserError(one_line(f"model config: unknown key {', '.join(sorted(error.keys))}")) from None
         except dacite.DaciteFieldError as error:

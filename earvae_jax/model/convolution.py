@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 
 def weight_norm(
-    gain: Float[Array, "G"], direction: Float[Array, "K I O"], *, axis: int
+    gain: Float[Array, " G"], direction: Float[Array, "K I O"], *, axis: int
 ) -> Float[Array, "K I O"]:
     """gain · direction / ‖direction‖₂, the norm over all axes but `axis`."""
     others = tuple(i for i in range(direction.ndim) if i != axis)
@@ -17,7 +17,7 @@ def weight_norm(
 def conv1d(
     x: Float[Array, "B T I"],
     kernel: Float[Array, "K I O"],
-    bias: Float[Array, "O"] | None = None,
+    bias: Float[Array, " O"] | None = None,
     *,
     stride: int = 1,
     dilation: int = 1,
@@ -39,7 +39,7 @@ def conv1d(
 def conv_transpose1d(
     x: Float[Array, "B T I"],
     kernel: Float[Array, "K I O"],
-    bias: Float[Array, "O"] | None = None,
+    bias: Float[Array, " O"] | None = None,
     *,
     stride: int,
     padding: int,

@@ -36,7 +36,7 @@ def constant(values: Float[np.ndarray, "..."]) -> Float[Array, "..."]:
     return jax.device_put(values)
 
 
-def norms(direction: Float[Array, "..."], *, axis: int) -> Float[Array, "G"]:
+def norms(direction: Float[Array, "..."], *, axis: int) -> Float[Array, " G"]:
     """√Σ direction² over all axes but one: the gains with which a weight norm changes nothing."""
     others = tuple(i for i in range(direction.ndim) if i != axis)
     if isinstance(direction, jax.core.Tracer):

@@ -4,7 +4,7 @@ Arrays are [B, T, C]. A window of a longer file carries an `Extent`: the positio
 file. Every convolution then sees zeros elsewhere, exactly where a run of the whole file pads with zeros.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ from earvae_jax.model.initial_values import constant, norms, uniform
 from earvae_jax.model.lengths import downsampled_length, resampling_padding, upsampled_length
 from earvae_jax.model.snake import snake
 
+_Module = TypeVar("_Module", bound=nnx.Module)
+
 
 class Buffer(nnx.Variable):
     """A constant that stands in the weight file and is applied, but not trained."""
@@ -26,8 +28,8 @@ class Buffer(nnx.Variable):
 class Extent(NamedTuple):
     """The positions start ≤ t < stop of each window that exist in its file."""
 
-    start: Int[Array, "B"]
-    stop: Int[Array, "B"]
+    start: Int[Array, " B"]
+    stop: Int[Array, " B"]
 
     def keep(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         """Zeros outside; whatever stood there, NaN included, is gone."""
@@ -62,12 +64,12 @@ class SnakeBeta(nnx.Module):
         self.beta = nnx.Param(constant(np.zeros(channels, np.float32)))
 
     @property
-    def frequency(self) -> Float[Array, "C"]:
+    def frequency(self) -> Float[Array, " C"]:
         """eᵅ."""
         return self.folded_frequency[...] if self.is_folded else jnp.exp(self.alpha[...])
 
     @property
-    def amplitude(self) -> Float[Array, "C"]:
+    def amplitude(self) -> Float[Array, " C"]:
         """1/(eᵝ + 1e-9)."""
         return self.folded_amplitude[...] if self.is_folded else 1 / (jnp.exp(self.beta[...]) + 1e-9)
 
@@ -197,6 +199,7 @@ class ConvTranspose(Conv):
     """
 
     _gain_axis = 1
+    padding: int  # the same on both sides
 
     def _convolve(self, x: Float[Array, "B T I"]) -> Float[Array, "B T2 O"]:
         return conv_transpose1d(x, self.kernel, _value(self.bias), stride=self.stride, padding=self.padding)
@@ -234,7 +237,7 @@ def _value(variable: nnx.Variable | None) -> Array | None:
     return None if variable is None else variable[...]
 
 
-def folded(model: nnx.Module) -> nnx.Module:
+def folded(model: _Module) -> _Module:
     """The same model for inference: weight norms and snake parameters are worked out once, here."""
     model = nnx.merge(*nnx.split(model))  # new modules, the same arrays
     for _, module in nnx.iter_modules(model):

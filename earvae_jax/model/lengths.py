@@ -5,6 +5,12 @@ The formulas hold for Python integers and for traced arrays alike.
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:  # plain arithmetic, which needs no JAX
+    from jax import Array
+
+Length = TypeVar("Length", int, "Array")
 
 
 def resampling_padding(stride: int) -> int:
@@ -12,24 +18,24 @@ def resampling_padding(stride: int) -> int:
     return math.ceil(stride / 2)
 
 
-def downsampled_length(length, stride: int):
+def downsampled_length(length: Length, stride: int) -> Length:
     """Steps after one strided convolution: ⌊(T + 2⌈s/2⌉ − 2s)/s⌋ + 1, which is ⌊T/s⌋ for even strides."""
     return (length + 2 * resampling_padding(stride) - 2 * stride) // stride + 1
 
 
-def upsampled_length(length, stride: int):
+def upsampled_length(length: Length, stride: int) -> Length:
     """Steps after one transposed convolution: (L−1)s − 2⌈s/2⌉ + 2s, which is L·s for even strides."""
     return (length - 1) * stride - 2 * resampling_padding(stride) + 2 * stride
 
 
-def latents_of(samples, strides: Sequence[int]):
+def latents_of(samples: Length, strides: Sequence[int]) -> Length:
     """Latents that the encoder makes of so many samples."""
     for stride in strides:
         samples = downsampled_length(samples, stride)
     return samples
 
 
-def samples_of(latents, strides: Sequence[int], *, nearest: bool = False):
+def samples_of(latents: Length, strides: Sequence[int], *, nearest: bool = False) -> Length:
     """Samples that the decoder makes of so many latents; `strides` in the order of the config.
 
     Nearest-neighbour up-sampling keeps L·s for odd strides too.

@@ -3,6 +3,8 @@
 Module and attribute names are those of the published PyTorch code, so that weight names map one to one.
 """
 
+from typing import Any
+
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -31,7 +33,7 @@ class ResidualUnit(nnx.Module):
         width, padding = RESIDUAL_WIDTH, dilation * (RESIDUAL_WIDTH - 1) // 2
         wide = Conv(channels, channels, width, dilation=dilation, padding=padding, bias=bias, rngs=rngs)
         pointwise = Conv(channels, channels, 1, bias=bias, rngs=rngs)
-        self.layers = nnx.List([shared, wide, shared, pointwise])
+        self.layers: nnx.List[Any] = nnx.List([shared, wide, shared, pointwise])
 
     def __call__(self, x: Float[Array, "B T C"], extent: Extent | None = None) -> Float[Array, "B T C"]:
         activate, wide, activate_again, pointwise = self.layers
@@ -45,7 +47,7 @@ class EncoderBlock(nnx.Module):
         self, inputs: int, outputs: int, stride: int, *, use_snake: bool, bias: bool, rngs: nnx.Rngs | None
     ):
         self.stride = stride
-        self.layers = nnx.List(
+        self.layers: nnx.List[Any] = nnx.List(
             [
                 *(
                     ResidualUnit(inputs, dilation, use_snake=use_snake, bias=bias, rngs=rngs)
@@ -85,7 +87,7 @@ class DecoderBlock(nnx.Module):
         self.stride, self.nearest = stride, use_nearest_upsample
         upsample = NearestUpsample if use_nearest_upsample else upsampling_conv
         first = activation(inputs, use_snake=use_snake)
-        self.layers = nnx.List(
+        self.layers: nnx.List[Any] = nnx.List(
             [
                 AntialiasedActivation(first) if antialias_activation else first,
                 upsample(inputs, outputs, stride, bias=bias, rngs=rngs),
@@ -116,7 +118,7 @@ class Encoder(nnx.Module):
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs | None):
         widths, snake, bias = config.widths, config.use_snake, config.bias
         last = activation(widths[-1], use_snake=snake)
-        self.layers = nnx.List(
+        self.layers: nnx.List[Any] = nnx.List(
             [
                 Conv(config.in_channels, widths[0], 7, padding=3, bias=bias, rngs=rngs),
                 *(
@@ -139,7 +141,7 @@ class Decoder(nnx.Module):
         widths, snake, bias = config.widths, config.use_snake, config.bias
         last = activation(widths[0], use_snake=snake)
         blocks = zip(widths[:0:-1], widths[-2::-1], config.strides[::-1], strict=True)
-        self.layers = nnx.List(
+        self.layers: nnx.List[Any] = nnx.List(
             [
                 Conv(config.latent_dim, widths[-1], 7, padding=3, bias=bias, rngs=rngs),
                 *(

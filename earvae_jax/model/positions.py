@@ -70,6 +70,6 @@ class _Table(nnx.Module):
             self.weight.set_value(normal(rngs, (rows, columns)))
 
 
-def _frequencies(count: int) -> Float[np.ndarray, "F"]:
+def _frequencies(count: int) -> Float[np.ndarray, " F"]:
     """10000^(−i/count). XLA's float32 power is off by several roundings, and positions multiply that."""
     return np.float32(10_000) ** -(np.arange(count, dtype=np.float32) / np.float32(count))

@@ -61,7 +61,7 @@ def _polynomial(x: Float[Array, "*S"], coefficients: np.ndarray) -> Float[Array,
 
 
 def snake(
-    x: Float[Array, "B T C"], frequency: Float[Array, "C"], amplitude: Float[Array, "C"]
+    x: Float[Array, "B T C"], frequency: Float[Array, " C"], amplitude: Float[Array, " C"]
 ) -> Float[Array, "B T C"]:
     """x + amplitude · sin²(frequency · x) (arXiv 2006.08195), computed in float32."""
     wide = jnp.promote_types(x.dtype, jnp.float32)

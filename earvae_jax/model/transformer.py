@@ -62,7 +62,7 @@ class TransformerBlock(nnx.Module):
         self,
         x: Float[Array, "B N D"],
         rotary: RotaryEmbedding | None,
-        length: Int[Array, "B"] | None = None,
+        length: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B N D"]:
         size = x.shape[1]
         if size > BLOCK:
@@ -74,7 +74,7 @@ class TransformerBlock(nnx.Module):
         return self._feed_forward(self._convolve(x, length), length)
 
     def in_blocks(
-        self, x: Float[Array, "K B M D"], rotary: RotaryEmbedding | None, length: Int[Array, "B"]
+        self, x: Float[Array, "K B M D"], rotary: RotaryEmbedding | None, length: Int[Array, " B"]
     ) -> Float[Array, "K B M D"]:
         """The same on a sequence cut by `attention.blocks`.
 
@@ -104,10 +104,12 @@ class TransformerBlock(nnx.Module):
         whole = self._convolve(joined(updated), length)
         return blocks(self._feed_forward(whole, length), size)
 
-    def _convolve(self, x, length):
+    def _convolve(self, x: Float[Array, "B N D"], length: Int[Array, " B"] | None) -> Float[Array, "B N D"]:
         return x if self.conformer is None else x + self.conformer(x, length)
 
-    def _feed_forward(self, x, length):
+    def _feed_forward(
+        self, x: Float[Array, "B N D"], length: Int[Array, " B"] | None
+    ) -> Float[Array, "B N D"]:
         return x + self.ff(self.ff_norm(x), length)
 
 
@@ -121,6 +123,7 @@ class Transformer(nnx.Module):
     def __init__(self, dim: int, config: TransformerConfig, *, rngs: nnx.Rngs | None):
         self.layers = nnx.List([TransformerBlock(dim, config, rngs=rngs) for _ in range(config.depth)])
         self.rotary_pos_emb = RotaryEmbedding(config.rotary_dims) if config.rotary_pos_emb else None
+        self.pos_emb: SinusoidalEmbedding | LearnedEmbedding | None
         if config.use_sinusoidal_emb:
             self.pos_emb = SinusoidalEmbedding(dim)
         elif config.use_abs_pos_emb:
@@ -129,7 +132,7 @@ class Transformer(nnx.Module):
             self.pos_emb = None
 
     def __call__(
-        self, x: Float[Array, "B N D"], length: Int[Array, "B"] | None = None
+        self, x: Float[Array, "B N D"], length: Int[Array, " B"] | None = None
     ) -> Float[Array, "B N D"]:
         x = self.embed(x)
         if length is not None:  # hidden keys weigh zero, and zero times NaN is NaN

@@ -1,5 +1,7 @@
 """The layers of the transformer that treat latents apart, or a few neighbours together."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -82,7 +84,7 @@ class SequenceConv(nnx.Module):
         self.bias = uniform_param((outputs,), bound, rngs) if bias else None
 
     def __call__(
-        self, x: Float[Array, "B N I"], length: Int[Array, "B"] | None = None
+        self, x: Float[Array, "B N I"], length: Int[Array, " B"] | None = None
     ) -> Float[Array, "B N O"]:
         kernel = self.weight[...]
         padding = kernel.shape[0] // 2
@@ -119,6 +121,7 @@ class FeedForward(nnx.Module):
     def __init__(self, dim: int, config: FeedForwardConfig, *, rngs: nnx.Rngs | None):
         self.glu = config.glu
         inner, bias = dim * config.mult, not config.no_bias
+        first: GatedLinear | nnx.List
         if config.glu:
             first = GatedLinear(dim, inner, rngs=rngs)
         elif config.use_conv:
@@ -128,14 +131,15 @@ class FeedForward(nnx.Module):
             )
         else:
             first = nnx.List([Identity(), Linear(dim, inner, bias=bias, rngs=rngs)])
+        last: Linear | SequenceConv
         if config.use_conv:
             last = SequenceConv(inner, dim, config.conv_kernel_size, bias=bias, zero_init=True, rngs=rngs)
         else:
             last = Linear(inner, dim, bias=bias, zero_init=True, rngs=rngs)
-        self.ff = nnx.List([first, Identity(), last])
+        self.ff: nnx.List[Any] = nnx.List([first, Identity(), last])
 
     def __call__(
-        self, x: Float[Array, "B N D"], length: Int[Array, "B"] | None = None
+        self, x: Float[Array, "B N D"], length: Int[Array, " B"] | None = None
     ) -> Float[Array, "B N D"]:
         first, _, last = self.ff
         inner = first(x) if self.glu else jax.nn.silu(_apply(first[1], x, length))
@@ -154,7 +158,7 @@ class Conformer(nnx.Module):
         self.pointwise_conv_2 = SequenceConv(dim, dim, 1, bias=False, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "B N D"], length: Int[Array, "B"] | None = None
+        self, x: Float[Array, "B N D"], length: Int[Array, " B"] | None = None
     ) -> Float[Array, "B N D"]:
         x = self.glu(self.pointwise_conv(self.in_norm(x)))
         x = self.mid_norm(self.depthwise_conv(x, length))
@@ -162,6 +166,6 @@ class Conformer(nnx.Module):
 
 
 def _apply(
-    layer: Linear | SequenceConv, x: Float[Array, "B N I"], length: Int[Array, "B"] | None
+    layer: Linear | SequenceConv, x: Float[Array, "B N I"], length: Int[Array, " B"] | None
 ) -> Float[Array, "B N O"]:
     return layer(x, length) if isinstance(layer, SequenceConv) else layer(x)

@@ -40,7 +40,8 @@ def measure_loudness(audio: Float[np.ndarray, "T C"], sample_rate: int) -> Loudn
     segment = round(_SEGMENT_SECONDS * sample_rate)
     context = len(bs1770_impulse_response(sample_rate)) - 1
     margin = _PEAK_TAPS // 2
-    powers, peak = [], 0.0
+    parts: list[np.ndarray] = []
+    peak = 0.0
     batches = overlapping_blocks(
         np.asarray(audio, np.float32),
         _SEGMENTS_PER_BLOCK * segment,
@@ -52,9 +53,9 @@ def measure_loudness(audio: Float[np.ndarray, "T C"], sample_rate: int) -> Loudn
         block_powers, block_peak = _measure_blocks(blocks, sample_rate)
         # Only segments that the recording fills count; the peak of zeros is zero.
         whole = np.clip(remaining // segment, 0, _SEGMENTS_PER_BLOCK)
-        powers += [p[:count] for p, count in zip(np.asarray(block_powers, np.float64), whole, strict=True)]
+        parts += [p[:count] for p, count in zip(np.asarray(block_powers, np.float64), whole, strict=True)]
         peak = max(peak, float(block_peak))
-    powers = np.concatenate(powers) if powers else np.zeros(0)
+    powers = np.concatenate(parts) if parts else np.zeros(0)
     return Loudness(
         integrated=_integrated(_window_means(powers, 4)),
         range=_range(_window_means(powers, 30)),
@@ -84,7 +85,7 @@ def _between(signals: Float[Array, "S L"], sample_rate: int) -> Float[Array, "S 
         return signals[..., None]
     return jax.lax.conv_general_dilated(
         signals[..., None],
-        taps[:, None],
+        jnp.asarray(taps)[:, None],
         (1,),
         "VALID",
         dimension_numbers=("NWC", "WIO", "NWC"),

@@ -6,6 +6,7 @@ those over the whole file: frames fall where a whole-file STFT has them, the end
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,9 +48,9 @@ class SpectralMetrics:
     mel_distance: float | None
     icpc: float | None
     ccpc: float | None
-    frequencies: Float[np.ndarray, "F"]
-    icpc_curve: Float[np.ndarray, "F"]
-    ccpc_curve: Float[np.ndarray, "F"] | None
+    frequencies: Float[np.ndarray, " F"]
+    icpc_curve: Float[np.ndarray, " F"]
+    ccpc_curve: Float[np.ndarray, " F"] | None
 
 
 def measure_spectra(
@@ -68,13 +69,13 @@ def measure_spectra(
     step = _SHORT_STEP if len(padded) <= _SHORT_STEP else _STEP
     batch = 1 if len(padded) <= step else _BLOCKS_PER_CALL
     batches = overlapping_blocks(padded, step, before=0, after=2 * _REACH, batch=batch)
-    totals = None
+    totals: dict[str, Any] = {}
     for blocks, remaining in batches:
         sums = _block_sums(blocks, remaining - 2 * _REACH, channels, sample_rate)
         sums = jax.tree.map(
             lambda x: np.asarray(x, np.complex128 if np.iscomplexobj(x) else np.float64), sums
         )
-        totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+        totals = jax.tree.map(np.add, totals, sums) if totals else sums
     silent = not original.any()
     # Cross-channel phase of the original needs both channels; the weights are the reconstruction's alone.
     crossed = channels == 2 and original.any(axis=0).all()
@@ -108,14 +109,15 @@ def _block_sums(blocks: Float[Array, "B L S"], last: Array, channels: int, sampl
         sums[f"stft {n_fft}"] = _distance_sums(prediction, target, exists)
         if n_fft in MEL_SIZES:
             filters = mel_filters(sample_rate, n_fft, N_MELS)
-            mels = (jnp.dot(x, filters, precision="highest") for x in (prediction, target))
-            sums[f"mel {n_fft}"] = _distance_sums(*(jnp.maximum(x, _MEL_FLOOR) for x in mels), exists)
+            mels = [jnp.dot(x, filters, precision="highest") for x in (prediction, target)]
+            prediction, target = (jnp.maximum(x, _MEL_FLOOR) for x in mels)
+            sums[f"mel {n_fft}"] = _distance_sums(prediction, target, exists)
         if n_fft in COHERENCE_SIZES:
             sums |= _coherence_sums(spectra[1], spectra[0], exists, n_fft)
     return sums
 
 
-def _distance_sums(prediction, target, exists) -> Float[Array, "4"]:
+def _distance_sums(prediction: Array, target: Array, exists: Array) -> Float[Array, "4"]:
     """Σ (Y − X)², Σ Y², Σ |ln X − ln Y| and the number of bins, as auraloss' distance takes them."""
     terms = (jnp.square(target - prediction), jnp.square(target), jnp.abs(jnp.log(prediction / target)))
     # Not a sum of ones like the others: a sum over broadcast numbers is a race in the CPU's reductions of
@@ -132,13 +134,13 @@ def _distance(totals: dict, kind: str, sizes: tuple[int, ...]) -> float:
     return float(np.mean(distances))
 
 
-def _coherence_sums(prediction, target, exists, n_fft: int) -> dict:
+def _coherence_sums(prediction: Array, target: Array, exists: Array, n_fft: int) -> dict:
     """Per channel: Σ_frames |Σ_bins w e^(jΔφ)| and Σ_frames Σ_bins w.
 
     The published measure is |Σ_f w e^(jΔφ)| / Σ_f w of each frame, averaged with the frame's Σ_f w as its
     weight, in which that weight cancels. For the curve, the sums over frames of each bin.
     """
-    sums = {}
+    sums: dict[str, Any] = {}
     products = {"icpc": prediction * target.conj()}
     if prediction.shape[1] == 2:
         predicted, wanted = (x[:, :1] * x[:, 1:].conj() for x in (prediction, target))
@@ -166,7 +168,7 @@ def _coherence(totals: dict, kind: str) -> float | None:
     return None if np.isnan(values).any() else float(np.mean(values))
 
 
-def _curve(totals: dict, kind: str) -> Float[np.ndarray, "F"]:
+def _curve(totals: dict, kind: str) -> Float[np.ndarray, " F"]:
     """|Σ_frames w e^(jΔφ)| / Σ_frames w of each bin, channels weighted by their energy."""
     product, weights = totals[f"{kind} curve"]
     aligned, weights = np.abs(product).sum(axis=0), weights.sum(axis=0)

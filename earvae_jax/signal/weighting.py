@@ -85,7 +85,9 @@ def a_weighting_fir(sample_rate: int) -> np.ndarray:
     return _fit_analog(numerator, denominator, sample_rate, A_WEIGHTING_TAPS, points=512)
 
 
-def _fit_analog(numerator, denominator, sample_rate: int, taps: int, *, points: int) -> np.ndarray:
+def _fit_analog(
+    numerator: np.ndarray, denominator: np.ndarray, sample_rate: int, taps: int, *, points: int
+) -> np.ndarray:
     digital = scipy.signal.bilinear(numerator, denominator, fs=sample_rate)
     _, response = scipy.signal.freqz(*digital, worN=points)
     return least_squares_fir(np.abs(response), taps).astype(np.float32)

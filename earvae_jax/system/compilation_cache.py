@@ -14,7 +14,8 @@ def enable_compilation_cache(directory: str | Path | None = None) -> None:
 
     "off" keeps none. A cache that JAX was already given is left as it is, unless a directory is named.
     """
-    if directory is None and jax.config.jax_compilation_cache_dir:
+    given = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined] # made at run time
+    if directory is None and given:
         return
     chosen = str(directory or os.environ.get(VARIABLE) or _user_cache())
     if chosen == OFF:

@@ -14,7 +14,7 @@ import jax
 def describe() -> dict[str, str | int]:
     """Processor, its cores that this process may use, the devices of JAX, and versions."""
     devices = jax.local_devices()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "processor": _processor(),
         "cores": cores,
@@ -65,4 +65,5 @@ def _processor() -> str:
 
 def _status(name: str) -> int:
     text = Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(rf"^{name}:\s*(\d+) kB$", text, re.MULTILINE).group(1))
+    found = re.search(rf"^{name}:\s*(\d+) kB$", text, re.MULTILINE)
+    return 1024 * int(found.group(1)) if found else 0

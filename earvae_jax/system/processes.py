@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from earvae_jax.errors import UserError
 
@@ -50,7 +51,8 @@ def join(arguments: argparse.Namespace) -> tuple[int, int]:
         coordinator, count, index = given
         if count < 1 or not 0 <= index < count:
             raise UserError(f"--process-id {index} is not one of --num-processes {count}")
-        _initialize(f"--coordinator {coordinator}", coordinator, count, index)
+        address = {"coordinator_address": coordinator, "num_processes": count, "process_id": index}
+        _initialize(f"--coordinator {coordinator}", **address)
     return jax.process_index(), jax.process_count()
 
 
@@ -83,11 +85,11 @@ def _leave(status: int) -> None:
     os._exit(status)
 
 
-def _initialize(who: str, *address) -> None:
+def _initialize(who: str, **address: Any) -> None:
     import jax
 
     try:
-        jax.distributed.initialize(*address, shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
+        jax.distributed.initialize(**address, shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"this process cannot reach {who}: {str(error).splitlines()[0]}") from None
 

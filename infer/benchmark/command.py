@@ -1,6 +1,7 @@
 """`earvae benchmark`: measure speed and memory on this machine, against PyTorch if it is installed."""
 
 import argparse
+from collections.abc import Callable
 
 _DEFAULT_CONFIG = "ear_vae_44k"
 
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         name, model = Path(arguments.checkpoint).name, checkpoints.load(arguments.checkpoint)
     else:
         path = arguments.config or resources.files("earvae_jax.configs") / f"{_DEFAULT_CONFIG}.json"
-        name, config = Path(str(path)).stem, ModelConfig.from_json(path)
+        name, config = Path(str(path)).stem, ModelConfig.from_json(Path(str(path)))
         try:
             check_fits_in_memory(config)
         except UserError as error:
@@ -81,8 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _positive(kind: type):
-    def parse(text: str):
+def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
         value = kind(text)
         if not 0 < value < float("inf"):
             raise argparse.ArgumentTypeError(f"{text} is not above zero")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ class Contender:
     """Something that can be timed: a stage takes and returns arrays in host memory."""
 
     name: str
-    stages: Mapping[str, Callable[[], np.ndarray]]  # encode, decode, round trip
+    stages: Mapping[str, Callable[[], object]]  # encode, decode, round trip
     device_peak: Callable[[], int | None]  # peak bytes of accelerator memory so far; None on a CPU
 
 
@@ -28,7 +29,7 @@ def codec_contender(
     # Speed does not depend on the rate, but the codec wants one.
     codec = Codec(model, dtype=dtype, sample_rate=model.config.sample_rate or 44_100)
     stages = {
-        "encode": lambda: codec.encode(audio).mean,
+        "encode": lambda: codec.encode(audio),
         "decode": lambda: codec.decode(latents),
         "round trip": lambda: codec.reconstruct(audio),
     }
@@ -64,7 +65,7 @@ def torch_contenders(
     device = "cuda" if on_gpu else "cpu"
     kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = dtype != "float32"
-    net = fold_weight_norm(build(model.config, state_dict(model))).to(device=device, dtype=kind)
+    net: Any = fold_weight_norm(build(model.config, state_dict(model))).to(device=device, dtype=kind)
     audio_in, latents_in = (torch.from_numpy(np.ascontiguousarray(x.T[None])) for x in (audio, latents))
 
     @torch.inference_mode()

@@ -60,7 +60,7 @@ class Result:
     def table(self) -> str:
         """The result in Markdown: the machine, then one row for each stage and contender."""
         about = ", ".join(f"{name} {value}" for name, value in self.machine.items())
-        fastest = max(self.convolutions, key=self.convolutions.get)
+        fastest = max(self.convolutions, key=self.convolutions.__getitem__)
         lines = [
             f"{self.model}, {self.dtype}, {self.audio_seconds:.1f} s of audio, {self.repeats} rounds",
             about,
@@ -113,7 +113,9 @@ def measure(
     convolutions = convolution_peak.convolutions(config, *DTYPES[dtype])
     for convolve, _ in convolutions.values():
         convolve()
-    calls = {(c.name, stage): call for c in contenders for stage, call in c.stages.items()}
+    calls: dict[Any, Callable[[], object]] = {
+        (c.name, stage): call for c in contenders for stage, call in c.stages.items()
+    }
     calls |= {("convolution", shape): convolve for shape, (convolve, _) in convolutions.items()}
     times = _in_turns(calls, repeats)
     memory = {key: machine.memory_used_at_most(call) for key, call in calls.items()}

@@ -4,18 +4,22 @@ It makes a file of each format and reads it whole and in crops, in turns with li
 headers, and with `AudioReader`, in one process. Then it measures the memory that reading a long MP3 takes.
 """
 
+import argparse
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import soundfile
 
 from earvae_jax.audio.reader import AudioReader
+from earvae_jax.command import run_program
 from earvae_jax.system import machine
 
 _RATE = 44_100
@@ -27,8 +31,12 @@ _LONG_SECONDS = 3 * 3600
 _FORMATS = ("wav", "flac", "mp3", "ogg", "m4a", "opus")
 
 
-def main(seconds: float = 120.0) -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Prints both tables and the machine."""
+    program = "python -m earvae_jax.infer.benchmark.reading"
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
+    parser.add_argument("seconds", nargs="?", default=120.0, type=float, help="of each file; default: 120")
+    seconds = parser.parse_args(words).seconds
     sys.stdout.write(f"{machine.describe()}\n\n")
     sys.stdout.write(
         "| format | libsndfile s | AudioReader s | ratio | crop, libsndfile ms | crop ms | ratio |\n"
@@ -39,10 +47,9 @@ def main(seconds: float = 120.0) -> None:
             path = Path(folder) / f"a.{name}"
             _make(path, seconds)
             starts = np.random.default_rng(0).integers(0, int((seconds - 2) * _RATE), _CROPS)
-            whole = _in_turns(lambda path=path: _by_libsndfile(path), lambda path=path: _by_reader(path))
+            whole = _in_turns(partial(_by_libsndfile, path), partial(_by_reader, path))
             crops = _in_turns(
-                lambda path=path, starts=starts: _crops_by_libsndfile(path, starts),
-                lambda path=path, starts=starts: _crops_by_reader(path, starts),
+                partial(_crops_by_libsndfile, path, starts), partial(_crops_by_reader, path, starts)
             )
             sys.stdout.write(f"| {name} | {_cells(whole, 1)} | {_cells(crops, 1000 / _CROPS)} |\n")
             path.unlink()
@@ -105,7 +112,8 @@ def _make(path: Path, seconds: float) -> None:
     rng = np.random.default_rng(0)
     rate = 48_000 if path.suffix == ".opus" else _RATE
     time_axis = np.arange(rate) / rate
-    chord = sum(np.sin(2 * np.pi * f * time_axis) for f in (220, 277, 330))[:, None] * (0.1, 0.08)
+    frequencies = np.array((220, 277, 330))
+    chord = np.sin(2 * np.pi * frequencies * time_axis[:, None]).sum(axis=1, keepdims=True) * (0.1, 0.08)
     blocks = ((chord + 0.05 * rng.standard_normal((rate, 2))).astype(np.float32) for _ in range(int(seconds)))
     if path.suffix in (".wav", ".flac", ".mp3", ".ogg"):
         with soundfile.SoundFile(path, "w", rate, 2) as file:
@@ -114,7 +122,7 @@ def _make(path: Path, seconds: float) -> None:
         return
     codec, form = {".m4a": ("aac", "fltp"), ".opus": ("libopus", "flt")}[path.suffix]
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, layout="stereo")
+        stream: Any = container.add_stream(codec, rate=rate, layout="stereo")
         for block in blocks:
             planes = np.ascontiguousarray(block.T if form == "fltp" else block.reshape(1, -1))
             frame = av.AudioFrame.from_ndarray(planes, format=form, layout="stereo")
@@ -124,4 +132,4 @@ def _make(path: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(float, sys.argv[1:]))
+    run_program(main)

@@ -1,6 +1,10 @@
 """Flags that the commands share."""
 
 import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the command line must not wait for JAX
+    from earvae_jax.infer.codec import Codec
 
 _DEMO_MODEL = (
     "no --checkpoint given: using the bundled demo model, which is small and was trained on synthetic music. "
@@ -49,7 +53,7 @@ def join_processes(arguments: argparse.Namespace) -> tuple[int, int]:
     return join(arguments)
 
 
-def open_codec(arguments: argparse.Namespace):
+def open_codec(arguments: argparse.Namespace) -> "Codec":
     """The codec that the flags describe."""
     import jax
     from absl import logging
@@ -83,11 +87,12 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="fail on files that are damaged or cut short, instead of warning and using what can be read",
+        help="fail on files that are damaged, cut short, change in the middle or are not as long as they "
+        "say, instead of warning and using what can be read",
     )
 
 
-def reading_options(arguments: argparse.Namespace) -> dict[str, str | bool]:
+def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of `AudioReader` that the flags give."""
     return {"channels": arguments.channels, "strict": arguments.strict}
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tqdm
 from absl import logging
@@ -14,6 +15,9 @@ from earvae_jax.audio.standard_input import is_standard_input
 from earvae_jax.borders import shown
 from earvae_jax.errors import UserError
 from earvae_jax.infer.engine.task import Task
+
+if TYPE_CHECKING:
+    from earvae_jax.infer.codec import Codec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +82,7 @@ def share(jobs: Sequence[Job], *, process: int = 0, processes: int = 1) -> tuple
 
 
 def run_jobs(
-    codec,
+    codec: "Codec",
     jobs: Sequence[Job],
     make_task: Callable[[Job], Task],
     *,

@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,7 @@ class CompiledModel:
         self.encoder_weights = jax.device_put(self.encoder_weights, self._everywhere)
         self.decoder_weights = jax.device_put(self.decoder_weights, self._everywhere)
         self.free_padding = formulation.free_padding
-        options = formulation.compiler_options
+        options = dict(formulation.compiler_options) if formulation.compiler_options else None
         self._encode = jax.jit(
             self._each_device(mesh, functools.partial(self._encode_windows, encode)), compiler_options=options
         )
@@ -62,13 +63,13 @@ class CompiledModel:
             self._embed = model.transformers.embed
 
     def encode(
-        self, audio: Float[np.ndarray, "B T C"], start: Int[np.ndarray, "B"], stop: Int[np.ndarray, "B"]
+        self, audio: Float[np.ndarray, "B T C"], start: Int[np.ndarray, " B"], stop: Int[np.ndarray, " B"]
     ) -> tuple[Float[Array, "B N D"], Float[Array, "B N D"]]:
         """Mean and standard deviation of every latent of the windows; T = N · downsampling_ratio."""
         return self._run(self._encode, self.encoder_weights, audio, start, stop)
 
     def decode(
-        self, latents: Float[np.ndarray, "B N D"], start: Int[np.ndarray, "B"], stop: Int[np.ndarray, "B"]
+        self, latents: Float[np.ndarray, "B N D"], start: Int[np.ndarray, " B"], stop: Int[np.ndarray, " B"]
     ) -> Float[Array, "B T C"]:
         """The decoder without the transformer; T = `samples_of` N latents."""
         return self._run(self._decode, self.decoder_weights, latents, start, stop)
@@ -97,7 +98,7 @@ class CompiledModel:
         padded[0, :count] = latents
         del latents  # an hour of them is 40 MB, and so is each array of the sequence below
         if transformer.use_abs_pos_emb or transformer.use_sinusoidal_emb:
-            padded[:, :size] = self._embed(padded[:, :size])
+            padded[:, :size] = self._embed(jnp.asarray(padded[:, :size]))
         length = np.asarray([count], np.int32)
         with self._matmul_precision():
             values = jax.device_put(padded.reshape(-1, 1, block, padded.shape[-1]), self.devices[0])
@@ -108,7 +109,7 @@ class CompiledModel:
         return np.asarray(values).reshape(rows, -1)[:count]
 
     @staticmethod
-    def _each_device(mesh: Mesh, function):
+    def _each_device(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
         """Runs a function of weights and a batch on each device's part; devices exchange nothing."""
         batch = PartitionSpec("batch")
         return jax.shard_map(

@@ -96,10 +96,11 @@ class Engine:
             model_name=self.name,
         )
 
-    def accepted(self, latents: Latents) -> Latents:
+    def accepted(self, latents: Latents, name: str = "") -> Latents:
         """Refuses latents of another model, and too few latents for the length that they state.
 
-        If there are more than this length needs, as in joined files, all are decoded and the length grows.
+        If there are more than this length needs, as in joined files, all are decoded and the length grows. A
+        warning, which begins with `name`, says so.
         """
         if latents.model and latents.model != self.fingerprint:
             theirs = _in_words(latents.model_name, latents.model)
@@ -122,7 +123,7 @@ class Engine:
         length = resampled_length(whole, self.sample_rate, latents.sample_rate)
         logging.warning(
             "%s: holds %d latents, but %d samples at %d Hz need only %d: all are decoded, to %d samples",
-            shown(latents.name or "latents"),
+            shown(name or latents.name or "latents"),
             len(latents.mean),
             latents.samples,
             latents.sample_rate,

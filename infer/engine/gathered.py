@@ -30,6 +30,8 @@ class Gathered:
 
     def take(self) -> Float[np.ndarray, "N D"]:
         """Returns all rows and gives them up."""
+        assert self._rows is not None  # every file has a window
+        room = len(self._rows)
         rows, self._rows = self._rows[: self._count], None
         # The latents of a short file are copied, so that the unused part of the array is freed.
-        return rows.copy() if 2 * len(rows) < len(rows.base) else rows
+        return rows.copy() if 2 * len(rows) < room else rows

@@ -48,7 +48,7 @@ class Pipeline:
         for number, task in enumerate(tasks):
             try:
                 if task.latents is not None:
-                    yield number, task, self._engine.accepted(task.latents())
+                    yield number, task, self._engine.accepted(task.latents(), task.name)
                 else:
                     for event in self._read_audio(task):
                         yield number, task, event
@@ -59,6 +59,7 @@ class Pipeline:
                 yield number, task, UserError(explained(error))
 
     def _read_audio(self, task: Task) -> Iterator[Cut | End]:
+        assert task.audio is not None  # a task without latents has audio
         with task.audio() as reader:
             audio = AtModelRate(reader, self._engine.sample_rate, self._engine.config.io_channels)
             yield from self._engine.encoder_windows(audio)

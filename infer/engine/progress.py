@@ -1,6 +1,7 @@
 """The progress of one task: its windows as they come back, its latents, its writer."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class Progress:
         if self.error is not None:
             self.finished = True
         elif self.end is not None and self.encoded is None:
-            self.encoded = self._join()
+            self.encoded = self._join(self.end)
             if not np.isfinite(self.encoded.mean).all():
                 self._fail(UserError(NOT_FINITE))
                 self.finished = True
@@ -70,7 +71,7 @@ class Progress:
                 self._fail(error)
             try:
                 if self.error is None and self.task.write is not None:
-                    self._decode()
+                    self._decode(self.task.write)
             except UserError as error:
                 self._fail(error)
         self.finished = not self.waiting
@@ -102,8 +103,7 @@ class Progress:
         if self._writer is not None:
             self._writer.abandon()
 
-    def _join(self) -> Latents:
-        end = self.end
+    def _join(self, end: End) -> Latents:
         return Latents(
             self._mean.take(),
             self._std.take() if self._needs_std else None,
@@ -118,6 +118,7 @@ class Progress:
     def _take_values(self) -> Float[np.ndarray, "N D"]:
         """Hands over the latents to decode; of the audio only length, rate and channels are kept."""
         latents = self.encoded
+        assert latents is not None
         values = latents.mean
         if self.task.latent == "sample":
             if latents.std is None:
@@ -128,13 +129,14 @@ class Progress:
         self.encoded = dataclasses.replace(latents, mean=nothing, std=nothing)
         return values
 
-    def _decode(self) -> None:
+    def _decode(self, write_blocks: Callable[[Iterator[np.ndarray], Latents], None]) -> None:
         # No variable here holds the latents, so that `transform` can free them: an hour of them is 40 MB.
         values = self._engine.compiled.transform(self._take_values())
         latents = self.encoded
+        assert latents is not None
 
-        def write(blocks):
-            self.task.write(at_original_rate(blocks, latents, self._engine.sample_rate), latents)
+        def write(blocks: Iterator[np.ndarray]) -> None:
+            write_blocks(at_original_rate(blocks, latents, self._engine.sample_rate), latents)
 
         self._writer = Writer(write)
         for cut in self._engine.decoder_windows(values):
@@ -150,6 +152,7 @@ class Progress:
         self._decoded[window.keep_from] = (kept.copy(), window.keep_to)
         while self._written_to in self._decoded:
             block, self._written_to = self._decoded.pop(self._written_to)
+            assert self._writer is not None  # it was there before the first window
             if self._writer.error is None:
                 self._writer.put(block)
 

@@ -3,7 +3,7 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -15,7 +15,7 @@ class Abandoned(BaseException):
     """Raised in a writer whose result is no longer needed."""
 
 
-def prefetched(items: Iterable[Item], depth: int) -> Iterator[Item]:
+def prefetched(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
     """Yields the same items; a thread makes up to `depth` of them ahead.
 
     An exception in the thread is raised here. Closing this generator ends the thread.
@@ -23,7 +23,7 @@ def prefetched(items: Iterable[Item], depth: int) -> Iterator[Item]:
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
     stop = threading.Event()
 
-    def put(entry) -> bool:
+    def put(entry: tuple[Any, BaseException | None]) -> bool:
         while not stop.is_set():
             try:
                 ready.put(entry, timeout=_POLL_SECONDS)

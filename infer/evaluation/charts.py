@@ -20,7 +20,7 @@ def frequency_place(hz: float) -> float:
 
 
 def band_means(
-    frequencies: Float[np.ndarray, "F"], curve: Float[np.ndarray, "F"]
+    frequencies: Float[np.ndarray, " F"], curve: Float[np.ndarray, " F"]
 ) -> list[tuple[float, float | None]]:
     """Centre in Hz and mean of a curve in bands of equal width on the axis; None if it is undefined there."""
     edges = np.geomspace(LOWEST_HZ, min(HIGHEST_HZ, frequencies[-1]), _BANDS + 1)

@@ -139,7 +139,7 @@ def one_line(values: dict[str, float | None]) -> str:
         ("STFT", "stft_distance", "{:.3f}"),
         ("ICPC", "icpc", "{:.2%}"),
         ("CCPC", "ccpc", "{:.2%}"),
-        ("true peak", "true_peak_difference", "{:+.2f} dB"),
+        ("true peak difference", "true_peak_difference", "{:+.2f} dB"),
     )
     return ", ".join(
         f"{label} {'undefined' if values[key] is None else text.format(values[key])}"

@@ -45,12 +45,15 @@ def spectrograms(
     powers = [_log_frequency_power(x, sample_rate) for x in signals]
     levels = [10 * np.log10(power + 1e-14) for power in powers]
     loudest = max(*(float(level.max()) for level in levels[:2]), _LEAST_LOUD)
-    images = [_png((level - loudest + DYNAMIC_RANGE) / DYNAMIC_RANGE * 255, _ramp(_HEAT)) for level in levels]
+    one, other, difference = (
+        _png((level - loudest + DYNAMIC_RANGE) / DYNAMIC_RANGE * 255, _ramp(_HEAT)) for level in levels
+    )
     # Single bins of noise differ by chance, so compare the energy of small neighbourhoods.
     smooth = [10 * np.log10(_smoothed(power) + 1e-14) for power in powers[:2]]
     change = np.clip((smooth[1] - smooth[0]) / LARGEST_DIFFERENCE, -1, 1)
     audible = np.clip((np.maximum(*smooth) - loudest + DYNAMIC_RANGE) / 20, 0, 1)
-    return Spectrograms(*images, _png(128 + 127 * change * audible, _diverging()), loudest)
+    changed = _png(128 + 127 * change * audible, _diverging())
+    return Spectrograms(one, other, difference, changed, loudest)
 
 
 def stereo_field(audio: Float[np.ndarray, "T 2"], scale: float) -> bytes:

@@ -23,8 +23,12 @@ _MIN_CHUNKED_WIDTH = 64
 class Formulation(Protocol):
     """Turns a half of the model into weights and a pure function of them."""
 
-    compiler_options: Mapping[str, Any] | None
-    free_padding: bool  # whether the part of a window beyond the end of the file costs nothing
+    @property
+    def compiler_options(self) -> Mapping[str, Any] | None: ...
+
+    # Whether the part of a window beyond the end of the file costs nothing.
+    @property
+    def free_padding(self) -> bool: ...
 
     def encoder(self, encoder: Encoder) -> tuple[PyTree, Half]: ...
 

@@ -143,8 +143,8 @@ def _encoder_level(
 
     def chunk_of(start):
         values = lax.dynamic_slice_in_dim(x, start, PHASES * plan.inputs + 2 * outer, axis=1)
-        phases = toom_cook.split(values) if first is None else _first_phases(values, first, plan.inputs)
-        phases, time = _units(phases, level.units, start - plan.margin, plan, extent)
+        begun = toom_cook.split(values) if first is None else _first_phases(values, first, plan.inputs)
+        phases, time = _units(begun, level.units, start - plan.margin, plan, extent)
         active = toom_cook.join(_activated(phases, level.snake, time, extent))
         # A convolution of width 2s and stride s is one of two taps over s adjacent steps.
         steps = plan.length // stride + 1
@@ -206,7 +206,7 @@ def _over_chunks(
 
 def _units(
     phases: toom_cook.Phases, units: Sequence[UnitWeights], time: Int[Array, ""], plan: Plan, extent: Extent
-) -> tuple[list[Float[Array, "B Q C"]], Int[Array, ""]]:
+) -> tuple[toom_cook.Phases, Int[Array, ""]]:
     """Runs the residual units on phases that begin at `time`; the outputs begin at the time returned."""
     steps = plan.outputs
     wanted = []
@@ -248,7 +248,7 @@ def _last(phases: toom_cook.Phases, kernel: Float[Array, "1 C E"], length: int) 
     taps = toom_cook.join([conv1d(x, kernel) for x in phases])
     taps = taps.reshape(*taps.shape[:2], RESIDUAL_WIDTH, -1)
     begin = PHASES - _OUTER
-    return sum(taps[:, begin + tap : begin + tap + length, tap] for tap in range(RESIDUAL_WIDTH))
+    return jnp.asarray(sum(taps[:, begin + t : begin + t + length, t] for t in range(RESIDUAL_WIDTH)))
 
 
 def _inside(extent: Extent, time: Int[Array, ""], step: int, count: int) -> Bool[Array, "B Q 1"]:

@@ -1,7 +1,7 @@
 """Weights of encoder and decoder in the form that `chunked` uses: folded, transformed, in two taps."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -14,15 +14,15 @@ from earvae_jax.model.oobleck import Decoder, Encoder, ResidualUnit
 class SnakeWeights(NamedTuple):
     """eᵅ and 1/(eᵝ + 1e-9)."""
 
-    frequency: Float[Array, "C"]
-    amplitude: Float[Array, "C"]
+    frequency: Float[Array, " C"]
+    amplitude: Float[Array, " C"]
 
 
 class ConvWeights(NamedTuple):
     """A convolution; the bias is zero where the model has none."""
 
     kernel: Float[Array, "K I O"]
-    bias: Float[Array, "O"]
+    bias: Float[Array, " O"]
 
 
 class UnitWeights(NamedTuple):
@@ -30,7 +30,7 @@ class UnitWeights(NamedTuple):
 
     snake: SnakeWeights
     kernels: tuple[Float[Array, "2 C C"], ...]
-    bias: Float[Array, "C"]
+    bias: Float[Array, " C"]
     pointwise: ConvWeights
 
 
@@ -58,6 +58,7 @@ class HalfWeights(NamedTuple):
 
 def encoder_weights(encoder: Encoder) -> HalfWeights:
     """The weights of an encoder."""
+    blocks: list[Any]  # nnx.List does not state the type of its items
     first, *blocks, activation, last = folded(encoder).layers
     levels = [_level(block.layers[:3], block.layers[3], _down(block.layers[4])) for block in blocks]
     return HalfWeights(_conv(first), tuple(levels), _snake(activation), _conv(last))
@@ -65,6 +66,7 @@ def encoder_weights(encoder: Encoder) -> HalfWeights:
 
 def decoder_weights(decoder: Decoder) -> HalfWeights:
     """The weights of a decoder; `_by_tap` gives its last convolution."""
+    blocks: list[Any]  # as above
     first, *blocks, activation, last, _ = folded(decoder).layers
     levels = [
         _level(block.layers[2:], block.layers[0], _up(block.layers[1], block.stride)) for block in blocks
@@ -79,17 +81,23 @@ def _level(units: Sequence[ResidualUnit], activation: SnakeBeta, resample: ConvW
 def _unit(unit: ResidualUnit) -> UnitWeights:
     activation, wide, _, pointwise = unit.layers
     kernel, bias = _conv(wide)
-    return UnitWeights(_snake(activation), toom_cook.transform_kernel(kernel), bias, _conv(pointwise))
+    kernels = tuple(map(_on_host, toom_cook.transform_kernel(_on_host(kernel))))
+    return UnitWeights(_snake(activation), kernels, bias, _conv(pointwise))
 
 
 def _snake(activation: SnakeBeta) -> SnakeWeights:
-    return SnakeWeights(np.asarray(activation.frequency), np.asarray(activation.amplitude))
+    return SnakeWeights(_on_host(activation.frequency), _on_host(activation.amplitude))
 
 
 def _conv(conv: Conv) -> ConvWeights:
-    kernel = np.asarray(conv.kernel)
-    bias = np.zeros(kernel.shape[2], np.float32) if conv.bias is None else np.asarray(conv.bias[...])
-    return ConvWeights(kernel, bias)
+    kernel = _on_host(conv.kernel)
+    bias = np.zeros(kernel.shape[2], np.float32) if conv.bias is None else conv.bias[...]
+    return ConvWeights(kernel, _on_host(bias))
+
+
+def _on_host(array: Array | np.ndarray) -> Any:
+    """The array in NumPy, for fields declared as JAX's: weights become those on a device."""
+    return np.asarray(array)
 
 
 def _down(conv: Conv) -> ConvWeights:
@@ -99,8 +107,8 @@ def _down(conv: Conv) -> ConvWeights:
 
 def _up(conv: Conv, stride: int) -> ConvWeights:
     kernel, bias = _conv(conv)  # kernel[j·s + phase] multiplies the input j steps back
-    taps = np.stack([kernel[stride:], kernel[:stride]]).transpose(0, 2, 1, 3)
-    return ConvWeights(taps.reshape(2, kernel.shape[1], -1), np.tile(bias, stride))
+    taps = _on_host(np.stack([kernel[stride:], kernel[:stride]]).transpose(0, 2, 1, 3))
+    return ConvWeights(taps.reshape(2, kernel.shape[1], -1), _on_host(np.tile(bias, stride)))
 
 
 def _by_tap(conv: Conv) -> ConvWeights:

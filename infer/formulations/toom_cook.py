@@ -129,6 +129,7 @@ def _combined(coefficients: Sequence[float], terms: Phases) -> Float[Array, "B Q
         if coefficient:
             term = term if coefficient == 1 else term * np.float32(coefficient)
             total = term if total is None else total + term
+    assert total is not None  # no row of coefficients is all zeros
     return total
 
 

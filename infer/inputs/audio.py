@@ -143,7 +143,7 @@ class _ArrayReader:
     def __enter__(self) -> "_ArrayReader":
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         pass
 
     def blocks(self, size: int) -> Iterator[Float[np.ndarray, "T C"]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import DTypeLike
 
 from earvae_jax.borders import explaining, reason, shown
 from earvae_jax.errors import UserError
@@ -43,7 +44,7 @@ class Latents:
     name: str = ""
     model_name: str = ""
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         """The mean, the deterministic latent."""
         return np.array(self.mean, dtype=dtype, copy=copy)
 
@@ -51,13 +52,16 @@ class Latents:
 def write_latents(
     path: str | Path, latents: Latents, *, dtype: str = "float32", metadata: dict[str, Any] | None = None
 ) -> None:
-    """Writes `mean` and `std` [N, D] and a JSON string `metadata`; the file gets its name once complete.
+    """Writes `mean` and, if there is one, `std` [N, D], and a JSON string `metadata`.
+
+    The file gets its name once it is complete.
 
     Raises:
       UserError: the file cannot be written, or float16 cannot hold a value.
     """
-    arrays = {"mean": latents.mean, "std": latents.std}
-    narrow = {name: array.astype(dtype) for name, array in arrays.items()}
+    narrow: dict[str, Any] = {"mean": latents.mean.astype(dtype)}
+    if latents.std is not None:
+        narrow["std"] = latents.std.astype(dtype)
     if not all(np.isfinite(array).all() for array in narrow.values()):
         raise UserError(f"{shown(path)}: a latent is too large for {dtype}: use --latent-dtype float32")
     described = {
@@ -125,7 +129,7 @@ def _opened(path: Path, name: str) -> np.lib.npyio.NpzFile:
     file = np.load(path, allow_pickle=False)
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise UserError(f"{name}: not a latent file: it is a single array without std and metadata")
-    for member in file.zip.infolist():
+    for member in file.zip.infolist() if file.zip else ():
         if member.file_size > _LARGE and member.file_size > 100 * member.compress_size:
             raise UserError(f"{name}: damaged: {member.filename} would unpack to {member.file_size} bytes")
     return file

@@ -11,7 +11,7 @@ from earvae_jax import checkpoints
 from earvae_jax.audio.reader import read
 from earvae_jax.audio.writer import write
 from earvae_jax.errors import UserError
-from earvae_jax.infer.latents import read_latents
+from earvae_jax.infer.latents import Latents, read_latents, write_latents
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -37,6 +37,14 @@ def test_latent_files_say_what_they_are(earvae, small_checkpoint, tmp_path):
     assert metadata["model_name"] == small_checkpoint.name
     status, _ = earvae("decode", tmp_path / "b.npz", *model, "--output-dir", tmp_path)
     assert status == 0 and len(read(tmp_path / "b.wav")[0]) == 5001
+
+
+def test_latents_without_std_come_back_without(tmp_path):
+    path = tmp_path / "a.npz"
+    write_latents(path, Latents(noise(7, 3), None, RATE, 40, 2, "0" * 64, "a"))
+    found = read_latents(path)
+    assert found.std is None and found.name == "a"
+    np.testing.assert_array_equal(found.mean, noise(7, 3))
 
 
 IMPOSSIBLE = [

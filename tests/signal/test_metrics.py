@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from tolerances import AURALOSS, COHERENCE, DISTANCE, LOUDNESS_LU, LOUDNESS_RANG
 from earvae_jax.signal import spectral_metrics
 from earvae_jax.signal.metrics import evaluate_pair, measure_pair
 from earvae_jax.signal.spectral import mel_filters
+
+if TYPE_CHECKING:  # torch is optional
+    import torch
 
 RATE = 44_100
 BATCH = spectral_metrics._STEP * spectral_metrics._BLOCKS_PER_CALL  # samples in one call of the program

@@ -122,6 +122,13 @@ class TrainConfig:
         """The model's configuration."""
         return ModelConfig.from_dict(self.model)
 
+    @property
+    def sample_rate(self) -> int:
+        """Of the music, in Hz."""
+        rate = self.model_config.sample_rate
+        assert rate is not None  # a config without is refused
+        return rate
+
     def to_dict(self) -> dict[str, Any]:
         """The config as values for JSON; `from_dict` reads them back."""
         return json.loads(json.dumps(dataclasses.asdict(self)))

@@ -33,7 +33,11 @@ class ConfigError(UserError, dacite.DaciteFieldError):
 def expect(condition: bool, key: str, value: Any, expected: str) -> None:
     """Raises the `ConfigError` of a wrong value unless the condition holds."""
     if not condition:
-        raise ConfigError(key, f"is {json.dumps(value, default=str)}; expected {expected}")
+        raise _refusal(key, value, expected)
+
+
+def _refusal(key: str, value: Any, expected: str) -> ConfigError:
+    return ConfigError(key, f"is {json.dumps(value, default=str)}; expected {expected}")
 
 
 def expect_positive(config: Any, *names: str) -> None:
@@ -59,10 +63,11 @@ def read_config(kind: type[_Config], values: Mapping[str, Any]) -> _Config:
     try:
         return dacite.from_dict(kind, values, dacite.Config(type_hooks=_HOOKS))
     except dacite.MissingValueError as error:
-        raise ConfigError(error.field_path, "is missing") from None
+        raise ConfigError(str(error.field_path), "is missing") from None
     except dacite.WrongTypeError as error:
-        value = functools.reduce(operator.getitem, error.field_path.split("."), values)
-        expect(False, error.field_path, value, _described(error.field_type))
+        key = str(error.field_path)
+        value = functools.reduce(operator.getitem, key.split("."), values)
+        raise _refusal(key, value, _described(error.field_type)) from None
 
 
 def without_comments(values: Any) -> Any:
@@ -104,7 +109,7 @@ def _unknown_keys(kind: type, values: Mapping[str, Any], prefix: str = "") -> It
         if key not in hints:
             yield prefix + key
         for option in (hints.get(key), *typing.get_args(hints.get(key))):
-            if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+            if isinstance(option, type) and dataclasses.is_dataclass(option) and isinstance(value, Mapping):
                 yield from _unknown_keys(option, value, f"{prefix}{key}.")
 
 

@@ -93,6 +93,9 @@ class Cropper:
             needed = self._needed(rate)
             start = int(rng.integers(max(1, samples - needed + 1)))
             audio = reader.piece(start, needed)
+            if 0 < len(audio) < needed:  # some compressed files are found near a place alone
+                missing = needed - len(audio)
+                audio = reader.piece(max(0, start - 2 * missing), needed + missing)[:needed]
         if len(audio) < needed:
             raise UserError(f"{shown(path)}: ends at sample {start + len(audio)} of {samples}")
         if rate != self.sample_rate:

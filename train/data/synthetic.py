@@ -174,7 +174,7 @@ def _texture(rng: np.random.Generator, piece: _Piece, canvas: _Canvas) -> None:
 
 
 # track, chance that a piece has it, range of its level in dB
-_TRACKS = (
+_TRACKS: tuple[tuple[Callable[[np.random.Generator, _Piece, _Canvas], None], float, tuple[int, int]], ...] = (
     (_bass, 0.85, (-6, 3)),
     (_chords, 0.75, (-14, 0)),
     (_chords, 0.3, (-16, -3)),

@@ -15,7 +15,7 @@ from earvae_jax.train.formulations.planes import PlaneLayer
 from earvae_jax.train.formulations.stored import not_inlined, stored
 
 _PLAIN: ContextVar[frozenset[str]] = ContextVar("plain", default=frozenset())
-_Function = TypeVar("_Function", bound=Callable)
+_Result = TypeVar("_Result")
 
 
 def conv_stack(
@@ -32,7 +32,7 @@ def conv_stack(
     """
     if not 0 < slope <= 1:
         raise ValueError(f"slope must be above 0 and at most 1, not {slope}")
-    options = {"dilations": tuple(dilations), "slope": slope}
+    options: dict[str, Any] = {"dilations": tuple(dilations), "slope": slope}
     return _computed(
         "conv_stack",
         x,
@@ -59,7 +59,7 @@ def _backward(_, gradient):
 gradient_stored.defvjp(_forward, _backward)
 
 
-def in_one_call(function: _Function) -> _Function:
+def in_one_call(function: Callable[..., _Result]) -> Callable[..., _Result]:
     """The same function of arrays; on a CPU it is a call of its own, whose temporary arrays end with it."""
     return functools.partial(_computed, "in_one_call", plain=function, on_cpu=not_inlined()(function))
 

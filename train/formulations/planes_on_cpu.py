@@ -12,6 +12,7 @@ planes are larger than any cache, and each pass over one costs a third of a conv
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax import lax
@@ -155,7 +156,7 @@ def _backward(dilations, slope, saved, of_outputs):
         x, kernel, dilation = inputs[place], kernels[place], dilations[place]
         of_layers.append(_gradient_of_parameters(x, gradient, size=kernel.shape[:2], dilation=dilation))
         if place:
-            step = _gradient_before_activation
+            step: Any = _gradient_before_activation
             # The caller may give one array as the gradient of both outputs; a call must not get it twice.
             if place == len(kernels) - 1 and gradient.shape == x.shape:
                 step = step.__wrapped__

@@ -1,6 +1,7 @@
 """The adversarial part of a step: losses and gradients of both sides, one resolution at a time."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -90,5 +91,5 @@ def _one_resolution(structure, parameters, audio, prediction, *, config, dtype):
     return of_prediction, of_parameters, terms
 
 
-def _loss(config: AdversarialConfig, side: str):
+def _loss(config: AdversarialConfig, side: str) -> Callable:
     return getattr(functions, f"{config.kind}_{side}_loss")

@@ -5,7 +5,7 @@ input. Values and gradients are finite for silence and for identical inputs. The
 εar-VAE (arXiv 2509.14912); `objective.py` combines them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -218,11 +218,11 @@ def _float32(values: Float[Array, "..."]) -> Float[Array, "..."]:
     return values.astype(jnp.float32)
 
 
-def _mean(values) -> Float[Array, ""]:
+def _mean(values: Iterable[Array]) -> Float[Array, ""]:
     return jnp.mean(jnp.stack(list(values)))
 
 
-def _check_shapes(prediction, target) -> None:
+def _check_shapes(prediction: Array, target: Array) -> None:
     if prediction.shape != target.shape or prediction.ndim != 3:
         raise ValueError(
             f"prediction {prediction.shape} and target {target.shape} must both be [batch, samples, channels]"
@@ -237,6 +237,7 @@ def _phase_spectra(prediction, target, n_fft, hop_length, weighting):
 
 
 def _spectra(
-    prediction, target, n_fft: int, hop_length: int, center: bool
+    prediction: Array, target: Array, n_fft: int, hop_length: int, center: bool
 ) -> tuple[Complex[Array, "B C K F"], Complex[Array, "B C K F"]]:
-    return tuple(stft(x, n_fft=n_fft, hop_length=hop_length, center=center) for x in (prediction, target))
+    first, second = (stft(x, n_fft=n_fft, hop_length=hop_length, center=center) for x in (prediction, target))
+    return first, second

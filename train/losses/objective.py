@@ -38,8 +38,8 @@ def reconstruction_objective(
     level = jax.lax.stop_gradient(jnp.maximum(level, _LOWEST_LEVEL))
     for n_fft in sorted({*config.n_ffts, *config.phase_n_ffts}, reverse=True):
         hop = n_fft // config.hop_fraction
-        spectra = [stft(x, n_fft=n_fft, hop_length=hop, center=False) for x in (prediction, target)]
-        for name, value in _terms_of_size(*spectra, n_fft, hop, level, config):
+        predicted, wanted = (stft(x, n_fft=n_fft, hop_length=hop, center=False) for x in (prediction, target))
+        for name, value in _terms_of_size(predicted, wanted, n_fft, hop, level, config):
             sizes = config.n_ffts if name in _MAGNITUDE_TERMS else config.phase_n_ffts
             terms[name] += value / len(sizes)
     return sum(getattr(config, name) * value for name, value in terms.items()), terms

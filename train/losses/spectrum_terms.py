@@ -36,7 +36,7 @@ def correlation(
     *,
     hop_length: int,
     weighting: Weighting,
-    level: Float[Array, "B"] | float = 1.0,
+    level: Float[Array, " B"] | float = 1.0,
 ) -> Float[Array, ""]:
     """`1 − cos` of the phase difference; see `losses.correlation_loss`.
 
@@ -58,7 +58,7 @@ def instantaneous_frequency(
     hop_length: int,
     wrap: bool,
     weighting: Weighting,
-    level: Float[Array, "B"] | float = 1.0,
+    level: Float[Array, " B"] | float = 1.0,
 ) -> Float[Array, ""]:
     """Difference of the phases' changes from frame to frame; see `losses.instantaneous_frequency_loss`."""
     return _phase_change(prediction, target, -2, hop_length, wrap, weighting, level)
@@ -71,13 +71,21 @@ def group_delay(
     hop_length: int,
     wrap: bool,
     weighting: Weighting,
-    level: Float[Array, "B"] | float = 1.0,
+    level: Float[Array, " B"] | float = 1.0,
 ) -> Float[Array, ""]:
     """Difference of the phases' changes from bin to bin; see `losses.group_delay_loss`."""
     return _phase_change(prediction, target, -1, hop_length, wrap, weighting, level)
 
 
-def _phase_change(prediction, target, axis, hop_length, wrap, weighting, level) -> Float[Array, ""]:
+def _phase_change(
+    prediction: Array,
+    target: Array,
+    axis: int,
+    hop_length: int,
+    wrap: bool,
+    weighting: Weighting,
+    level: Array | float,
+) -> Float[Array, ""]:
     if prediction.shape[axis] < 2:
         return jnp.zeros(())  # one frame: nothing changes
     if wrap:
@@ -98,7 +106,9 @@ def _difference(phase: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
     return gradient_stored(jnp.diff(gradient_stored(phase), axis=axis))
 
 
-def _weighted_mean(values, magnitudes, spectrum, hop_length, level) -> Float[Array, ""]:
+def _weighted_mean(
+    values: Array, magnitudes: Array, spectrum: Array, hop_length: int, level: Array | float
+) -> Float[Array, ""]:
     """Σ weights · values, scaled so that one sample's gradient is at most that of a mean absolute error.
 
     The proof stands in `losses.group_delay_loss`.
@@ -135,10 +145,10 @@ def magnitude_distances(
         norms.append(jnp.sqrt(jnp.sum(wanted, axis=(-2, -1))))
     error, norm = jnp.stack(errors, axis=1), jnp.stack(norms, axis=1)  # [B, S]
     norm = jnp.maximum(norm, _CONVERGENCE_FLOOR * jnp.max(norm, axis=1, keepdims=True))
-    return jnp.mean(error / norm), sum(log_distances) / len(log_distances)
+    return jnp.mean(error / norm), jnp.asarray(sum(log_distances)) / len(log_distances)
 
 
-def _signals(spectrum, mid_side: bool) -> list[Complex[Array, "B K F"]]:
+def _signals(spectrum: Array, mid_side: bool) -> list[Complex[Array, "B K F"]]:
     # Split, not indexed, so that the gradient of all channels is one concatenation.
     channels = lax.split(spectrum, [1] * spectrum.shape[1], axis=1)
     channels = [gradient_stored(channel[:, 0]) for channel in channels]
@@ -148,7 +158,7 @@ def _signals(spectrum, mid_side: bool) -> list[Complex[Array, "B K F"]]:
     return [(left + right) / 2, (left - right) / 2, left, right]
 
 
-def _norm(values: Float[Array, "B K F"]) -> Float[Array, "B"]:
+def _norm(values: Float[Array, "B K F"]) -> Float[Array, " B"]:
     """Euclidean norm of each item's bins; its gradient at 0 is 0."""
     squared = jnp.sum(jnp.square(values), axis=(-2, -1))
     return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)

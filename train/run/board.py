@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +31,8 @@ class Board:
     """
 
     def __init__(self, folder: Path | None, *, after: int | None = None):
-        self._folder, self._events, self._flushed = folder, None, 0.0
+        self._folder, self._flushed = folder, 0.0
+        self._events: Any = None  # tensorboardX' writer; None where nothing is written any more
         if folder is None:
             return
         require("tensorboardX", extra="train")
@@ -85,7 +87,7 @@ class Board:
             with self._ending_at_errors():
                 self._events.close()
 
-    def _write(self, step: int, **content) -> None:
+    def _write(self, step: int, **content: Any) -> None:
         from tensorboardX.proto.event_pb2 import Event
 
         self._events.write_event(Event(wall_time=time.time(), step=step, **content))

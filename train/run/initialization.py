@@ -83,7 +83,7 @@ def _fill(parameter: nnx.Param, value: float, where: slice = slice(None)) -> Non
     parameter.set_value(constant(array))
 
 
-def _block_transform(signal: int, audio_channels: int, stride: int) -> Float[np.ndarray, "stride in out"]:
+def _block_transform(signal: int, audio_channels: int, stride: int) -> Float[np.ndarray, " stride in out"]:
     """The DCT-II of blocks of each of `signal` channels, coefficients in the order of frequency.
 
     Channels are bands of the previous transforms, lowest first, each with all audio channels. In every other

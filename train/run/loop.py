@@ -60,6 +60,16 @@ def train(
         return _Run(config, workdir, initial, origin or {}).run()
 
 
+def train_to_the_end(config: TrainConfig, workdir: Path) -> None:
+    """`train` for programs that need the finished model afterwards.
+
+    Raises:
+      KeyboardInterrupt: the run was interrupted; the same call continues it.
+    """
+    if train(config, workdir) < config.steps:
+        raise KeyboardInterrupt
+
+
 class _Run:
     def __init__(self, config: TrainConfig, workdir: Path, initial: EarVAE | None, origin: Mapping[str, Any]):
         self.config, self.workdir = config, workdir
@@ -75,7 +85,7 @@ class _Run:
             )
         self.split = NamedSharding(mesh, PartitionSpec(_DATA))
         self.replicated = NamedSharding(mesh, PartitionSpec())
-        rate = self.trainer.model_config.sample_rate
+        rate = config.sample_rate
         with failing_together():
             self.examples = training_examples(config.data, sample_rate=rate, seed=config.seed)
             held_out = validation_audio(config.data, sample_rate=rate, seed=config.seed)
@@ -90,6 +100,7 @@ class _Run:
         if initial is not None:
             origin = {**origin, "fingerprint": fingerprint(named_arrays(initial))}
         if self.saves.latest is None:
+            self.origin: Mapping[str, Any] | None
             self.origin, after = origin, None
             state = self.trainer.initial_state(initial)
             self.state = jax.tree.map(lambda leaf: replicate(leaf, self.replicated), state)
@@ -145,10 +156,15 @@ class _Run:
     def _loop(self) -> int:
         config, done, stopped = self.config, int(self.state.step), False
         pending: Terms | None = None
+        compiled: set[bool] = set()
         # All processes stop at the same step; `interrupted` belongs to one process and decides nothing else.
         while done < config.steps and not (stopped := any_process(self.interrupted)):
             audio = jax.make_array_from_process_local_data(self.split, next(self.batches))
             adversarial = config.adversarial is not None and done >= config.adversarial.start_step
+            if adversarial not in compiled and self.first:
+                kind = "step with a discriminator" if adversarial else "step"
+                logging.info("step %d: compiling the %s; a cached one is quick", done, kind)
+            compiled.add(adversarial)
             self.state, terms = self.step_function(self.state, audio, adversarial=adversarial)
             done += 1
             self.progress.started(done, adversarial=adversarial)

@@ -2,12 +2,12 @@
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from earvae_jax.train.config import OptimizerConfig
 
 
-def learning_rate(step: Int[Array, ""], config: OptimizerConfig, steps: int) -> Float[Array, ""]:
+def learning_rate(step: Array | int, config: OptimizerConfig, steps: int) -> Float[Array, ""]:
     """(1 − warmup^(n+1)) · base · (1 + n/decay_steps)^-½; it falls to 0 over the last `cooldown_steps`."""
     step = jnp.asarray(step, jnp.float32)
     rate = (1 - config.warmup ** (step + 1)) * config.learning_rate / jnp.sqrt(1 + step / config.decay_steps)

@@ -7,7 +7,7 @@ from typing import Any
 from absl import logging
 
 from earvae_jax.errors import UserError
-from earvae_jax.train.config import TrainConfig
+from earvae_jax.train.config import OptimizerConfig, TrainConfig
 from earvae_jax.train.run.optimizer import learning_rate
 
 # Options that may change between two calls with the same workdir; any other change makes it another run.
@@ -96,13 +96,15 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 def _rates(config: TrainConfig, done: int) -> dict[str, tuple[float, float]]:
     """Learning rates of the last and the next update after `done` steps, for the parts that have begun."""
+
+    def rate(optimizer: OptimizerConfig, start: int, step: int) -> float:
+        return float(learning_rate(step - start, optimizer, config.steps - start))
+
     schedules = {"generator": (config.optimizer, 0)}
     if config.adversarial is not None:
         schedules["discriminator"] = (config.adversarial.optimizer, config.adversarial.start_step)
     return {
-        name: tuple(
-            float(learning_rate(step - start, optimizer, config.steps - start)) for step in (done - 1, done)
-        )
+        name: (rate(optimizer, start, done - 1), rate(optimizer, start, done))
         for name, (optimizer, start) in schedules.items()
         if done > start
     }

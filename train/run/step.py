@@ -1,6 +1,7 @@
 """One training step as a pure function: generator and discriminator updates, averaging, the check for NaN."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from earvae_jax.model.bottleneck import Posterior
 from earvae_jax.model.lengths import latents_of
 from earvae_jax.model.vae import EarVAE
-from earvae_jax.train.config import TrainConfig
+from earvae_jax.train.config import AdversarialConfig, TrainConfig
 from earvae_jax.train.losses.adversarial import Parameters, Terms, adversarial_gradients, weighted
 from earvae_jax.train.losses.discriminator import Discriminator
 from earvae_jax.train.losses.objective import reconstruction_objective
@@ -52,7 +53,7 @@ class Trainer:
         self._optimizer = build_optimizer(config.optimizer, config.steps)
         self._adversarial = config.adversarial
         if self._adversarial is not None:
-            self._discriminator, *_ = _split(self._build_discriminator(None))
+            self._discriminator, *_ = _split(self._build_discriminator(self._adversarial, None))
             discriminator_steps = max(config.steps - self._adversarial.start_step, 1)
             self._discriminator_optimizer = build_optimizer(self._adversarial.optimizer, discriminator_steps)
 
@@ -62,8 +63,8 @@ class Trainer:
             start_as_transform(model)
         return model
 
-    def _build_discriminator(self, rngs: nnx.Rngs | None) -> Discriminator:
-        return Discriminator(self._adversarial.discriminator, self.model_config.io_channels, rngs=rngs)
+    def _build_discriminator(self, config: AdversarialConfig, rngs: nnx.Rngs | None) -> Discriminator:
+        return Discriminator(config.discriminator, self.model_config.io_channels, rngs=rngs)
 
     def initial_state(self, model: EarVAE | None = None) -> TrainState:
         """The state before the first step; with a `model` it starts from that instead of random weights."""
@@ -78,7 +79,9 @@ class Trainer:
         return jax.eval_shape(self._state, generator, constants, self._discriminator_parameters(None))
 
     def _discriminator_parameters(self, rngs: nnx.Rngs | None) -> Parameters | None:
-        return None if self._adversarial is None else _split(self._build_discriminator(rngs))[1]
+        if self._adversarial is None:
+            return None
+        return _split(self._build_discriminator(self._adversarial, rngs))[1]
 
     def _state(
         self, generator: Parameters, constants: Parameters, discriminator: Parameters | None
@@ -133,7 +136,7 @@ class Trainer:
     ) -> tuple[Float[Array, ""], Terms]:
         """The generator's objective without adversarial terms, and its terms."""
         total, terms = reconstruction_objective(
-            prediction, audio, sample_rate=self.model_config.sample_rate, config=self.config.objective
+            prediction, audio, sample_rate=self.config.sample_rate, config=self.config.objective
         )
         total += self.config.kl_weight * kl
         return total, {**terms, "kl": kl, "loss": total}
@@ -155,6 +158,7 @@ class Trainer:
         )
         discriminator_gradient = None
         if adversarial:
+            assert self._adversarial is not None  # `adversarial` follows from its start_step
             of_audio, discriminator_gradient, judged = adversarial_gradients(
                 self._discriminator,
                 state.discriminator,
@@ -225,8 +229,8 @@ class Trainer:
             return self._accumulate(state, audio, noise, adversarial)
         (axis,) = self.mesh.axis_names
 
-        def part(*inputs):
-            return jax.lax.pmean(self._accumulate(*inputs, adversarial), axis)
+        def part(state, audio, noise):
+            return jax.lax.pmean(self._accumulate(state, audio, noise, adversarial), axis)
 
         # Left to itself, XLA gathers the whole batch for every Fourier transform. With `check_vma` the
         # gradients of parameters, which do not vary over devices, would be summed already.
@@ -258,10 +262,10 @@ class Trainer:
 
 def _split(module: nnx.Module) -> tuple[nnx.GraphDef, Parameters, Parameters]:
     """Structure, trained arrays and constants of a module."""
-    structure, parameters, constants = nnx.split(module, nnx.Param, ...)
+    structure, parameters, constants = nnx.split(module, nnx.Param, ...)  # type: ignore[misc] # flax says tuple[S, *S, ...]
     return structure, nnx.as_pure(parameters), nnx.as_pure(constants)
 
 
-def _save_convolutions(primitive, *_, **__) -> bool:
+def _save_convolutions(primitive: Any, *_: Any, **__: Any) -> bool:
     """Keeps the outputs of convolutions; everything between them is cheap to compute again."""
     return primitive.name == "conv_general_dilated"

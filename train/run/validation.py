@@ -17,7 +17,7 @@ class Validator:
     """Reconstructs fixed held-out crops from the mean latents and measures them."""
 
     def __init__(self, trainer: Trainer, audio: Float[np.ndarray, "I T C"]):
-        self.audio, self.sample_rate = audio, trainer.model_config.sample_rate
+        self.audio, self.sample_rate = audio, trainer.config.sample_rate
         self._reconstruct = jax.jit(
             lambda generator, constants, audio: trainer.reconstruct(generator, constants, audio, None)[0]
         )
@@ -46,8 +46,8 @@ def mean_metrics(
     ]
     means = {}
     for name in _METRICS:
-        values = [result[name] for result in results if result[name] is not None]
-        values = [value for value in values if np.isfinite(value)]
+        measured = (result[name] for result in results)
+        values = [value for value in measured if value is not None and np.isfinite(value)]
         if values:
             means[name] = float(np.mean(values))
     return means

@@ -6,22 +6,26 @@ same held-out music. The whole objective from another seed, on other crops, show
 chance. After an interruption the same command continues.
 """
 
+import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
 
 from earvae_jax import checkpoints
+from earvae_jax.command import run_program
 from earvae_jax.system.atomic import replacing
 from earvae_jax.system.compilation_cache import enable_compilation_cache
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.data.batches import validation_audio
-from earvae_jax.train.run.loop import train
+from earvae_jax.train.run.loop import train_to_the_end
 from earvae_jax.train.run.validation import mean_metrics
 
 # Changes of the recipe, as `earvae train --set` takes them.
@@ -34,7 +38,7 @@ BUDGET = (
     "validate_every=400",
     "checkpoint_every=200",
 )
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "whole objective": {},
     "another seed": {"seed": 1},
     "without correlation": {"correlation": 0.0},
@@ -63,13 +67,13 @@ def ablation(config: TrainConfig, workdir: Path) -> dict[str, dict[str, float]]:
     for name, changes in VARIANTS.items():
         folder = workdir / name.split(" (")[0].replace(" ", "_")
         logging.info("%s", name)
-        train(_variant(config, **changes), folder)
+        train_to_the_end(_variant(config, **changes), folder)
         results[name] = _measured(config, folder / "model.safetensors")
     return results
 
 
-def _variant(config: TrainConfig, *, seed: int = 0, **objective: float | bool) -> TrainConfig:
-    objective = dataclasses.replace(config.objective, **objective)
+def _variant(config: TrainConfig, *, seed: int = 0, **changes: Any) -> TrainConfig:
+    objective = dataclasses.replace(config.objective, **changes)
     return dataclasses.replace(config, seed=config.seed + seed, objective=objective)
 
 
@@ -83,15 +87,18 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 def _measured(config: TrainConfig, path: Path) -> dict[str, float]:
     model = checkpoints.load(path)
-    rate = model.config.sample_rate
+    rate = config.sample_rate
     crops = validation_audio(config.data, sample_rate=rate, seed=config.seed)
     reconstruct = jax.jit(lambda audio: model.decode(model.encode(audio).mean))
     reconstructions = np.concatenate([np.asarray(reconstruct(crop[None])) for crop in crops])
     return mean_metrics(crops, reconstructions, rate)
 
 
-def main(workdir: Path) -> None:
-    """Runs all variants, prints the table and keeps the figures in `workdir/ablation.json`."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs all variants, prints the table and keeps the figures in `WORKDIR/ablation.json`."""
+    parser = argparse.ArgumentParser(prog="python -m earvae_jax.train.studies.ablation", description=__doc__)
+    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="gets a run for each variant")
+    workdir = parser.parse_args(words).workdir
     enable_compilation_cache()
     results = ablation(recipe(), workdir)
     with replacing(workdir / "ablation.json") as temporary:
@@ -100,5 +107,4 @@ def main(workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.INFO)
-    main(Path(sys.argv[1]))
+    run_program(main)

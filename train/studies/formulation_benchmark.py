@@ -5,11 +5,14 @@ It times whole training steps in the sizes of `step_benchmark`, as they are and 
 the medians of the ratios within a turn. Each memory figure comes from a process of its own.
 """
 
+import argparse
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
+from earvae_jax.command import run_program
 from earvae_jax.system import machine
 from earvae_jax.train.formulations.choice import NAMES, plain
 from earvae_jax.train.studies.step_benchmark import jax_step, step_memory, train_configs
@@ -18,8 +21,10 @@ _VARIANTS = {"as it is": (), **{f"plain {name}": (name,) for name in NAMES}, "al
 _REPEATS = 7
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Prints a Markdown table."""
+    program = "python -m earvae_jax.train.studies.formulation_benchmark"
+    argparse.ArgumentParser(prog=program, description=__doc__).parse_args(words)
     about = ", ".join(f"{name} {value}" for name, value in machine.describe().items())
     lines = [about, "", "| model | step | way | s | of what is used | MB |", "|---|---|---|---|---|---|"]
     for name, config in train_configs().items():
@@ -58,4 +63,4 @@ if __name__ == "__main__":
             used = step_memory(train_configs()[size], "jax", adversarial=kind == "adversarial")
         sys.stdout.write("" if used is None else f"{used / 1e6:.0f}")
     else:
-        main()
+        run_program(main)

@@ -4,12 +4,14 @@ It times value and gradient. The torch side computes the same terms from the sam
 torch's own operators.
 """
 
+import argparse
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from earvae_jax.command import run_program
 from earvae_jax.errors import require
 from earvae_jax.train.config import ObjectiveConfig
 from earvae_jax.train.losses.objective import reconstruction_objective
@@ -146,5 +148,12 @@ def _seconds(call: Callable) -> float:
     return time.perf_counter() - started
 
 
-if __name__ == "__main__":
+def main(words: Sequence[str] | None = None) -> None:
+    """Prints the figures as JSON."""
+    program = "python -m earvae_jax.train.studies.loss_benchmark"
+    argparse.ArgumentParser(prog=program, description=__doc__).parse_args(words)
     sys.stdout.write(json.dumps(objective_benchmark(), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    run_program(main)

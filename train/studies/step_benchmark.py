@@ -7,6 +7,7 @@ compiles, which leaves holes in the heap; the second finds the programs in the c
 continued run does.
 """
 
+import argparse
 import copy
 import functools
 import json
@@ -15,13 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
 
 import jax
 import numpy as np
 
+from earvae_jax.command import run_program
 from earvae_jax.errors import require
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.lengths import latents_of
@@ -37,7 +39,7 @@ def train_configs() -> dict[str, TrainConfig]:
     """The demo recipe, and the 44.1 kHz model at a quarter of its width with the sizes of the demo recipe."""
     folder = resources.files("earvae_jax.configs")
     with resources.as_file(folder / "train_demo.json") as path:
-        demo = TrainConfig.from_json(path)
+        demo: dict[str, Any] = TrainConfig.from_json(path).to_dict()
     with resources.as_file(folder / "ear_vae_44k.json") as path:
         published = ModelConfig.from_json(path).to_dict()
     quarter = copy.deepcopy(published)
@@ -48,7 +50,7 @@ def train_configs() -> dict[str, TrainConfig]:
         "discriminator": {"n_ffts": [2048, 1024, 512, 256, 128], "filters": 16},
         "optimizer": {"learning_rate": 3e-4},
     }
-    demo = demo.to_dict() | {"adversarial": adversarial}
+    demo = demo | {"adversarial": adversarial}
     sizes = {
         "demo": demo,
         "quarter width": demo | {"model": quarter, "data": demo["data"] | {"batch_size": 2}},
@@ -70,7 +72,7 @@ def step_benchmark(config: TrainConfig, *, adversarial: bool, repeats: int = 5) 
             time.sleep(_SETTLE)
             times[side].append(_seconds(call))
     medians = {side: statistics.median(taken) for side, taken in times.items()}
-    audio = config.data.batch_size * config.data.crop_samples / config.model_config.sample_rate
+    audio = config.data.batch_size * config.data.crop_samples / config.sample_rate
     result = {f"{side}_seconds": median for side, median in medians.items()}
     result |= {f"{side}_realtime": audio / median for side, median in medians.items()}
     result["speedup"] = medians["torch"] / medians["jax"]
@@ -118,13 +120,14 @@ def _torch_step(config: TrainConfig, adversarial: bool) -> Callable[[], None]:
         jax.tree_util.keystr(path, simple=True, separator="."): 0.1 * random.standard_normal(leaf.shape)
         for path, leaf in jax.tree.leaves_with_path(Trainer(config).state_shapes().discriminator)
     }
-    model = config.model_config
+    model, adversary = config.model_config, config.adversarial
+    assert adversary is not None  # both sizes have one
     generator = torch_step.torch_model.build(model)
-    judges = torch_step.discriminator(config.adversarial.discriminator, model.io_channels, judge_arrays)
+    judges = torch_step.discriminator(adversary.discriminator, model.io_channels, judge_arrays)
     step = torch_step.TorchStep(config, generator, judges)
     optimizers = [
         torch.optim.AdamW(module.parameters(), options.learning_rate, options.betas)
-        for module, options in ((generator, config.optimizer), (judges, config.adversarial.optimizer))
+        for module, options in ((generator, config.optimizer), (judges, adversary.optimizer))
     ]
     audio = torch.from_numpy(_noise(config).swapaxes(1, 2).copy())
     latents = latents_of(config.data.crop_samples, model.encoder.strides)
@@ -162,8 +165,10 @@ def _seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Prints a Markdown table, and the figures as JSON after it."""
+    program = "python -m earvae_jax.train.studies.step_benchmark"
+    argparse.ArgumentParser(prog=program, description=__doc__).parse_args(words)
     about = ", ".join(f"{name} {value}" for name, value in machine.describe().items())
     lines = [about, "", "| model | step | JAX s | torch s | torch / JAX | JAX MB first | JAX MB | torch MB |"]
     lines.append("|---|---|---|---|---|---|---|---|")
@@ -192,4 +197,4 @@ if __name__ == "__main__":
         used = step_memory(train_configs()[name], side, adversarial=kind == "adversarial")
         sys.stdout.write(str(float("nan") if used is None else used))
     else:
-        main()
+        run_program(main)

@@ -1,6 +1,8 @@
 """The discriminator and one training step in torch: the yardstick of tests and of the step benchmark."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 
 # The one import from another application: the port of the model is the yardstick.
 from earvae_jax.convert.torch_port import model as torch_model
-from earvae_jax.train.config import ObjectiveConfig, TrainConfig
+from earvae_jax.train.config import DiscriminatorConfig, ObjectiveConfig, TrainConfig
 from earvae_jax.train.studies.loss_benchmark import torch_objective
 
 TERMS = ("spectral_convergence", "log_magnitude", "correlation", "instantaneous_frequency", "group_delay")
@@ -48,7 +50,7 @@ class TorchSTFTDiscriminator(nn.Module):
         return self.conv_post(x), features
 
 
-def discriminator(config, channels: int, arrays: dict[str, np.ndarray]) -> nn.ModuleList:
+def discriminator(config: DiscriminatorConfig, channels: int, arrays: dict[str, np.ndarray]) -> nn.ModuleList:
     """The discriminators in torch, with the arrays of a JAX `Discriminator` by name."""
     modules = nn.ModuleList(
         TorchSTFTDiscriminator(n_fft, channels, config.filters, config.dilations) for n_fft in config.n_ffts
@@ -83,13 +85,14 @@ class TorchStep:
 
     def __init__(self, config: TrainConfig, generator: torch_model.TorchEarVAE, judges: nn.ModuleList):
         self.config, self.generator, self.judges = config, generator, judges
-        self._objective = torch_objective(config.objective, config.model_config.sample_rate)
+        self._objective = torch_objective(config.objective, config.sample_rate)
 
     def losses(self, audio: torch.Tensor, noise: torch.Tensor) -> dict[str, torch.Tensor]:
         """Every term and both losses, from audio `[B, C, T]` and noise `[B, D, N]`."""
         config, adversarial = self.config, self.config.adversarial
+        assert adversarial is not None
         prediction, kl = self.generator(audio, noise)
-        rate = config.model_config.sample_rate
+        rate = config.sample_rate
         terms = {name: _term(config.objective, name, rate)(prediction, audio) for name in TERMS}
         terms["waveform"] = _relative_error(prediction, audio)
         loss = sum(getattr(config.objective, name) * value for name, value in terms.items())
@@ -134,23 +137,23 @@ class TorchStep:
         prediction, kl = self.generator(audio, noise)
         loss = self._objective(prediction, audio)
         loss = loss + config.objective.waveform * _relative_error(prediction, audio) + config.kl_weight * kl
-        adversarial = judge_optimizer is not None
-        if adversarial:
+        adversarial = config.adversarial if judge_optimizer is not None else None
+        if adversarial is not None:
             real = [judge(audio) for judge in self.judges]
             fake = [judge(prediction) for judge in self.judges]
             matching = [
                 _mean([(r.detach() - f).abs().mean() for r, f in zip(rs, fs, strict=True)])
                 for (_, rs), (_, fs) in zip(real, fake, strict=True)
             ]
-            loss = loss + config.adversarial.weight * _mean([(1 - j).square().mean() for j, _ in fake])
-            loss = loss + config.adversarial.feature_matching_weight * _mean(matching)
-        _gradients(loss, self.generator, retain_graph=adversarial)
-        if adversarial:
+            loss = loss + adversarial.weight * _mean([(1 - j).square().mean() for j, _ in fake])
+            loss = loss + adversarial.feature_matching_weight * _mean(matching)
+        _gradients(loss, self.generator, retain_graph=adversarial is not None)
+        if adversarial is not None and judge_optimizer is not None:
             losses = [
                 (1 - r).square().mean() + f.square().mean() for (r, _), (f, _) in zip(real, fake, strict=True)
             ]
             _gradients(_mean(losses), self.judges)
-            _descend(self.judges, judge_optimizer, config.adversarial.optimizer.clip_norm)
+            _descend(self.judges, judge_optimizer, adversarial.optimizer.clip_norm)
         _descend(self.generator, generator_optimizer, config.optimizer.clip_norm)
 
 
@@ -168,9 +171,9 @@ def _descend(module: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: flo
     optimizer.step()
 
 
-def _term(objective: ObjectiveConfig, name: str, sample_rate: int):
+def _term(objective: ObjectiveConfig, name: str, sample_rate: int) -> Callable[..., torch.Tensor]:
     """One term of torch's objective with weight 1: all others have weight 0."""
-    weights = {term: float(term == name) for term in TERMS}
+    weights: dict[str, Any] = {term: float(term == name) for term in TERMS}
     return torch_objective(dataclasses.replace(objective, **weights), sample_rate)
 
 

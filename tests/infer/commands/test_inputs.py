@@ -185,7 +185,7 @@ def test_no_exception_of_a_library_ends_a_run(earvae, small_checkpoint, tmp_path
         return wrapped
 
     from earvae_jax.audio import resampling, writer
-    from earvae_jax.infer import latents
+    from earvae_jax.infer.latents import files as latents
 
     def patch(owner, name, concerns):
         monkeypatch.setattr(owner, name, failing(getattr(owner, name), concerns))

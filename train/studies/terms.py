@@ -1,0 +1,159 @@
+"""What each term of the objective does to one start: `python -m earvae_jax.train.studies.terms WORKDIR`.
+
+Trains by the demo's recipe at a constant rate with the whole objective and with each term alone, and
+measures each model after some steps on the same held-out crops: the five metrics, and the error against the
+signal in bands of mid and side. `--train` and `--held-out` name the music. Interrupted, the same command
+continues.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import logging
+from jaxtyping import Float
+from scipy import signal
+
+from earvae_jax import checkpoints
+from earvae_jax.command import run_program
+from earvae_jax.system.atomic import replacing
+from earvae_jax.system.compilation_cache import enable_compilation_cache
+from earvae_jax.train.config import TrainConfig
+from earvae_jax.train.data.batches import validation_audio
+from earvae_jax.train.run.loop import train_to_the_end
+from earvae_jax.train.run.step import Trainer
+from earvae_jax.train.run.validation import mean_metrics
+
+BUDGET = (
+    "optimizer.cooldown_steps=0",
+    "ema_decay=0.99",
+    "data.validation_items=24",
+    "log_every=100",
+    "validate_every=1000",
+    "checkpoint_every=250",
+)
+EDGES = (0, 200, 1000, 4000, 22_050)  # Hz
+TERMS = (
+    "spectral_convergence",
+    "log_magnitude",
+    "correlation",
+    "instantaneous_frequency",
+    "group_delay",
+    "waveform",
+)
+_METRICS = {
+    "si_sdr": "SI-SDR dB",
+    "icpc": "ICPC",
+    "ccpc": "CCPC",
+    "stft_distance": "STFT",
+    "mel_distance": "mel",
+}
+
+
+def recipe(changes: Sequence[str] = ()) -> TrainConfig:
+    """The demo's, at a constant rate."""
+    with resources.as_file(resources.files("earvae_jax.configs") / "train_demo.json") as path:
+        return TrainConfig.from_json(path, (*BUDGET, *changes))
+
+
+def variants(config: TrainConfig) -> dict[str, TrainConfig]:
+    """The whole objective, and each term alone with a weight of its own or of 1."""
+    found = {"whole objective": config}
+    for term in TERMS:
+        alone = dict.fromkeys(TERMS, 0.0) | {term: getattr(config.objective, term) or 1.0}
+        objective = dataclasses.replace(config.objective, **alone)
+        found[f"{term} alone"] = dataclasses.replace(config, objective=objective)
+    return found
+
+
+def study(config: TrainConfig, steps: Sequence[int], workdir: Path, names: Sequence[str]) -> dict[str, dict]:
+    """What is measured of each variant after so many steps, by variant and by step; kept in `terms.json`."""
+    results: dict[str, dict] = {}
+    rate = config.sample_rate
+    crops = validation_audio(config.data, sample_rate=rate, seed=config.seed)
+    for name, variant in variants(config).items():
+        if names and not any(name.startswith(each) for each in names):
+            continue
+        folder = workdir / name.replace(" ", "_")
+        for count in steps:
+            kept = folder / f"measured_{count}.json"
+            if not kept.exists():
+                if count:
+                    train_to_the_end(dataclasses.replace(variant, steps=count), folder)
+                    model = checkpoints.load(folder / "model.safetensors")
+                else:
+                    trainer = Trainer(variant)
+                    model = trainer.model(trainer.initial_state())
+                reconstruct = jax.jit(lambda audio, model=model: model.decode(model.encode(audio).mean))
+                made = np.concatenate([np.asarray(reconstruct(crop[None])) for crop in crops])
+                measured = mean_metrics(crops, made, rate) | band_errors(crops, made, rate)
+                folder.mkdir(parents=True, exist_ok=True)
+                _write(kept, measured)
+            results.setdefault(name, {})[count] = json.loads(kept.read_text(encoding="utf-8"))
+            logging.info("%s, %d steps: %s", name, count, results[name][count])
+    _write(workdir / "terms.json", results)
+    return results
+
+
+def band_errors(
+    originals: Float[np.ndarray, "I T 2"], reconstructions: Float[np.ndarray, "I T 2"], sample_rate: int
+) -> dict[str, float]:
+    """Energy of the error against that of the signal in dB, for bands of mid and side over all crops."""
+    found = {}
+    for place, sign in (("mid", 1), ("side", -1)):
+        wanted, made = (x[..., 0] + sign * x[..., 1] for x in (originals, reconstructions))
+        options = {"fs": sample_rate, "nperseg": 2048, "axis": -1}
+        frequencies, of_error = signal.welch(made - wanted, **options)
+        _, of_signal = signal.welch(wanted, **options)
+        for low, high in itertools.pairwise(EDGES):
+            inside = (frequencies >= low) & (frequencies < high)
+            error, energy = (x[..., inside].sum() + 1e-20 for x in (of_error, of_signal))
+            found[f"{place} {low}–{high}"] = float(10 * np.log10(error / energy))
+    return found
+
+
+def table(results: dict[str, dict]) -> str:
+    """As Markdown, a row for each variant and step."""
+    bands = [f"{place} {low}–{high}" for place in ("mid", "side") for low, high in itertools.pairwise(EDGES)]
+    columns = _METRICS | {band: band for band in bands}
+    lines = [
+        "| objective | steps | " + " | ".join(columns.values()) + " |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
+    for name, by_step in results.items():
+        for count, values in by_step.items():
+            cells = [f"{values.get(column, np.nan):.3f}" for column in columns]
+            lines.append(f"| {name} | {count} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _write(path: Path, values: dict) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Trains what is asked for and prints the table."""
+    parser = argparse.ArgumentParser(prog="python -m earvae_jax.train.studies.terms", description=__doc__)
+    parser.add_argument("workdir", type=Path)
+    parser.add_argument("--train", nargs="+", required=True, metavar="MUSIC")
+    parser.add_argument("--held-out", nargs="+", required=True, metavar="MUSIC")
+    parser.add_argument("--steps", nargs="+", type=int, default=[0, 500, 2000, 6000], metavar="N")
+    parser.add_argument("--only", nargs="*", default=(), metavar="NAME", help="variants that begin so")
+    parser.add_argument("--set", nargs="*", default=(), metavar="KEY=VALUE", help="changes of the recipe")
+    asked = parser.parse_args(words)
+    enable_compilation_cache()
+    music = [f"data.train={json.dumps(asked.train)}", f"data.validation={json.dumps(asked.held_out)}"]
+    results = study(recipe([*music, *asked.set]), asked.steps, asked.workdir, asked.only)
+    sys.stdout.write(table(results))
+
+
+if __name__ == "__main__":
+    run_program(main)
