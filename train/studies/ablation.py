@@ -97,7 +97,7 @@ def _measured(config: TrainConfig, path: Path) -> dict[str, float]:
 def main(words: Sequence[str] | None = None) -> None:
     """Runs all variants, prints the table and keeps the figures in `WORKDIR/ablation.json`."""
     parser = argparse.ArgumentParser(prog="python -m earvae_jax.train.studies.ablation", description=__doc__)
-    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="gets a run for each variant")
+    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="folder for a run of each variant")
     workdir = parser.parse_args(words).workdir
     enable_compilation_cache()
     results = ablation(recipe(), workdir)
