@@ -35,7 +35,9 @@ def main(words: Sequence[str] | None = None) -> None:
     """Prints both tables and the machine."""
     program = "python -m earvae_jax.infer.benchmark.reading"
     parser = argparse.ArgumentParser(prog=program, description=__doc__)
-    parser.add_argument("seconds", nargs="?", default=120.0, type=float, help="of each file; default: 120")
+    parser.add_argument(
+        "seconds", nargs="?", default=120.0, type=float, help="length of each file; default: 120"
+    )
     seconds = parser.parse_args(words).seconds
     sys.stdout.write(f"{machine.describe()}\n\n")
     sys.stdout.write(

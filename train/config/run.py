@@ -124,9 +124,9 @@ class TrainConfig:
 
     @property
     def sample_rate(self) -> int:
-        """Of the music, in Hz."""
+        """The sample rate of the music in Hz."""
         rate = self.model_config.sample_rate
-        assert rate is not None  # a config without is refused
+        assert rate is not None  # a config without one is refused
         return rate
 
     def to_dict(self) -> dict[str, Any]:

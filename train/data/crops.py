@@ -93,7 +93,7 @@ class Cropper:
             needed = self._needed(rate)
             start = int(rng.integers(max(1, samples - needed + 1)))
             audio = reader.piece(start, needed)
-            if 0 < len(audio) < needed:  # some compressed files are found near a place alone
+            if 0 < len(audio) < needed:  # some compressed files seek only near a place
                 missing = needed - len(audio)
                 audio = reader.piece(max(0, start - 2 * missing), needed + missing)[:needed]
         if len(audio) < needed:

@@ -32,7 +32,7 @@ class Board:
 
     def __init__(self, folder: Path | None, *, after: int | None = None):
         self._folder, self._flushed = folder, 0.0
-        self._events: Any = None  # tensorboardX' writer; None where nothing is written any more
+        self._events: Any = None  # the writer of tensorboardX; None once nothing more is written
         if folder is None:
             return
         require("tensorboardX", extra="train")
