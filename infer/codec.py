@@ -1,4 +1,4 @@
-"""`Codec`: any length, exactly the whole-file answer, constant memory, all local devices."""
+"""`Codec`: audio of any length in constant memory on all local devices, with the whole-file result."""
 
 import functools
 import os
@@ -25,22 +25,22 @@ from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.system.compilation_cache import enable_compilation_cache
 
-Given = ArrayLike | os.PathLike[str]  # torch tensors, `Latents` and text among them
+Given = ArrayLike | os.PathLike[str]  # also torch tensors, `Latents` and strings
 
 
 class Codec:
-    """Encodes and decodes audio of any length and rate, in windows whose kept parts are exact.
+    """Encodes and decodes audio of any length and rate in windows, with the result of the whole file at once.
 
     Args:
       model: an `EarVAE`.
-      sample_rate: of the model, in Hz, where its config does not say it.
-      dtype: "float32" (exact), "tf32" (float32 with an NVIDIA GPU's rounded products) or "bfloat16".
-      batch_size: windows computed together, or "auto": one for each CPU device, what the memory of an
-        accelerator holds.
-      devices: default all local ones.
-      window_sizes: latents of the windows to choose from.
-      model_fingerprint: as the checkpoint has it, so that it is not computed again.
-      model_name: goes into the latents, so that a refusal can name their model.
+      sample_rate: the model's rate in Hz; required if its config has none.
+      dtype: "float32" (exact), "tf32" (float32, products rounded on NVIDIA GPUs) or "bfloat16".
+      batch_size: windows computed together. "auto" takes one for each CPU device, or as many as the memory
+        of an accelerator holds.
+      devices: the devices to use; default: all local ones.
+      window_sizes: sizes of the windows to choose from, in latents.
+      model_fingerprint: the checkpoint's fingerprint, if known; else it is computed.
+      model_name: stored in the latents, so that an error message can name their model.
     """
 
     def __init__(
@@ -71,22 +71,22 @@ class Codec:
 
     @property
     def config(self) -> ModelConfig:
-        """The model's."""
+        """The model's configuration."""
         return self.engine.config
 
     @property
     def sample_rate(self) -> int:
-        """Of the model, in Hz."""
+        """The model's sample rate in Hz."""
         return self.engine.sample_rate
 
     @property
     def model_fingerprint(self) -> str:
-        """Of the model's weights, as its latents carry it."""
+        """Fingerprint of the model's weights; its latents carry it."""
         return self.engine.fingerprint
 
     @classmethod
     def load(cls, path: str | Path | None = None, **options: Any) -> "Codec":
-        """The codec of a checkpoint, or of the bundled demo model; `options` as for the constructor."""
+        """Loads a checkpoint, by default the bundled demo model; `options` are those of the constructor."""
         model, info = load_with_info(path)
         name = Path(demo.MODEL if path is None else path).resolve().name
         return cls(model, model_fingerprint=info.fingerprint, model_name=name, **options)
@@ -94,18 +94,18 @@ class Codec:
     def encode(
         self, audio: Given | Sequence[Given], *, sample_rate: int | None = None, name: str = ""
     ) -> Latents | list[Latents]:
-        """Latents of audio at any rate, mono or in the model's channels; N = ⌈T·rate/sample_rate / ratio⌉.
+        """Encodes audio of any rate, mono or in the model's channels; N = ⌈T·rate/sample_rate / ratio⌉.
 
         Args:
-          audio: [T, C], or [T] for mono; NumPy's, JAX's or torch's, of floats or of integer PCM, which is
-            scaled (`audio_input`). Or the path of a file. Or a list of any of these, which gives a list in
-            the same order; the windows of all of them share batches.
-          sample_rate: of arrays, in Hz; default: the model's. A file knows its own.
-          name: goes into the latents; default: that of the file.
+          audio: an array [T, C], or [T] for mono, of NumPy, JAX or torch, with floats or integer PCM, which
+            is scaled (`audio_input`); the path of a file; or a list of these. A list gives a list in the
+            same order, and the windows of its items share batches.
+          sample_rate: rate of arrays in Hz; default: the model's. A file states its own.
+          name: stored in the latents; default: the file's name.
 
         Raises:
-          UserError: audio of another kind or shape, empty, or not finite; a file that cannot be read. What is
-            wrong with an item of a list begins with its place, as in audio[3].
+          UserError: the audio has a wrong type or shape, is empty or is not finite, or a file cannot be read.
+            The message about an item of a list begins with its place, as in audio[3].
         """
 
         def task(item: AudioInput, keep: Callable[[Latents], None]) -> Task:
@@ -117,16 +117,16 @@ class Codec:
     def decode(
         self, latents: Given | Sequence[Given]
     ) -> Float[np.ndarray, "T C"] | list[Float[np.ndarray, "T C"]]:
-        """Audio of the length, rate and channels that were encoded, [T, 1] where that was mono.
+        """Decodes latents to audio with the length, rate and channels that were encoded; [T, 1] for mono.
 
         Args:
-          latents: what `encode` gave; the path of a file that `earvae encode` wrote; a plain array of floats
-            [N, D], which gives N·ratio samples at the model's rate; or a list of any of these, which gives a
+          latents: the result of `encode`; the path of a file that `earvae encode` wrote; a plain array of
+            floats [N, D], which gives N·ratio samples at the model's rate; or a list of these, which gives a
             list.
 
         Raises:
-          UserError: latents of another model, kind or shape; a file that cannot be read. For an item of a
-            list as in `encode`.
+          UserError: the latents are of another model, type or shape, or a file cannot be read. Messages about
+            items of a list are as in `encode`.
         """
 
         def task(item: LatentInput, keep: Callable[[np.ndarray], None]) -> Task:
@@ -145,10 +145,10 @@ class Codec:
         seed: int = 0,
         name: str = "",
     ) -> Float[np.ndarray, "T C"] | list[Float[np.ndarray, "T C"]]:
-        """Encodes and decodes; arguments and errors as `encode`. Shape and rate are those that were given.
+        """Encodes and decodes, keeping shape and rate; arguments and errors are those of `encode`.
 
-        The result is float32 of full scale 1 in NumPy, whatever came in: [T] for [T], [T, C] for a file.
-        Sampled latents take noise that depends on seed, name and latent index alone.
+        The result is always a NumPy array of float32 with full scale 1: [T] for [T], [T, C] for a file.
+        The noise of sampled latents depends only on seed, name and latent index.
         """
 
         def task(item: AudioInput, keep: Callable[[np.ndarray], None]) -> Task:
@@ -162,9 +162,9 @@ class Codec:
         return self._results(inputs, task)
 
     def run(self, tasks: Iterable[Task], done: Callable[[int, UserError | None], None]) -> None:
-        """Runs many tasks; windows of different files share batches, reading and writing overlap computing.
+        """Runs many tasks: windows of different files share batches; reading and writing overlap computing.
 
-        `done` is called with the position of each task that is finished, and the error that ended it, if any.
+        `done` is called with the position of each finished task and the error that ended it, if any.
         """
         Pipeline(self.engine, done).run(tasks)
 
@@ -173,7 +173,7 @@ class Codec:
         return Listed.of(audio, "audio", functools.partial(audio_input, sample_rate=sample_rate, **options))
 
     def _results(self, inputs: Listed, task: Callable[[Any, Callable[[Any], None]], Task]) -> Any:
-        """What the tasks of all inputs keep, a list for a list."""
+        """Runs a task for each input and returns what the tasks keep: a list for a list."""
         results: list[Any] = [None] * len(inputs.items)
 
         def done(place: int, error: UserError | None) -> None:
@@ -186,7 +186,7 @@ class Codec:
 
 
 def _gathering(keep: Callable[[np.ndarray], None]) -> Callable[[Iterator[np.ndarray], Latents], None]:
-    """A writer that keeps all decoded blocks as one array."""
+    """A writer that joins all decoded blocks and passes the array to `keep`."""
 
     def write(blocks: Iterator[np.ndarray], _: Latents) -> None:
         keep(np.concatenate(list(blocks)))

@@ -1,4 +1,4 @@
-"""`earvae train`."""
+"""`earvae train`: train a model, or continue a run."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,11 @@ if TYPE_CHECKING:  # the command line must not wait for JAX
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the flags."""
+    """Adds the command's flags."""
     parser.add_argument(
         "--config", required=True, help="training config: a JSON file, or the name of a bundled one"
     )
-    parser.add_argument("--workdir", required=True, help="folder of the run; the same folder continues it")
+    parser.add_argument("--workdir", required=True, help="folder of the run; a run in it is continued")
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains; 0 when the run is finished or was interrupted and saved."""
+    """Trains; returns 0 once the run is finished, or interrupted and saved."""
     from pathlib import Path
 
     from absl import logging
@@ -64,12 +64,12 @@ def _config(name: str, overrides: list[str]) -> "TrainConfig":
         path = BUNDLED / name
         if not exists(path):
             bundled = ", ".join(sorted(found.name for found in BUNDLED.glob("train_*.json")))
-            raise UserError(f"{name}: no such config file, here or bundled ({bundled})")
+            raise UserError(f"{name}: no such config file; the bundled ones are {bundled}")
     return TrainConfig.from_json(path, overrides)
 
 
 def _initial_model(path: str, config: "TrainConfig") -> dict[str, Any]:
-    """What `train` is told of a model to start from."""
+    """The arguments of `train` for a model to start from."""
     from earvae_jax import checkpoints
     from earvae_jax.errors import UserError
     from earvae_jax.train.run.same_run import differing_options
@@ -78,6 +78,6 @@ def _initial_model(path: str, config: "TrainConfig") -> dict[str, Any]:
     different = differing_options(model.config.to_dict(), config.model_config.to_dict())
     if different:
         raise UserError(
-            f"{path}: holds a model of another config than the training config's `model` ({different})"
+            f"{path}: its config differs from `model` in the training config ({different}): make them equal"
         )
     return {"initial": model, "origin": {"checkpoint": path, "provenance": info.provenance}}

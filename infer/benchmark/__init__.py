@@ -1,1 +1,1 @@
-"""Measuring the codec, and reading, on this machine."""
+"""Measures the speed of the codec, and of reading audio, on this machine."""

@@ -1,4 +1,4 @@
-"""`earvae benchmark`: speed and memory on this machine, against PyTorch where it is installed."""
+"""`earvae benchmark`: measure speed and memory on this machine, against PyTorch if it is installed."""
 
 import argparse
 from collections.abc import Callable
@@ -7,7 +7,7 @@ _DEFAULT_CONFIG = "ear_vae_44k"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of the command."""
+    """Adds the command's flags."""
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--checkpoint", metavar="DIR", help="the model to measure")
     model.add_argument(
@@ -16,14 +16,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=_positive(float), default=20.0, help="length of the audio; default: 20"
     )
-    parser.add_argument("--repeats", type=_positive(int), default=5, help="rounds in turns; default: 5")
+    parser.add_argument("--repeats", type=_positive(int), default=5, help="rounds to measure; default: 5")
     parser.add_argument(
-        "--dtype", default="float32", choices=("float32", "tf32", "bfloat16"), help="of both sides"
+        "--dtype",
+        default="float32",
+        choices=("float32", "tf32", "bfloat16"),
+        help="number format of both sides",
     )
     parser.add_argument(
         "--skip-compile", action="store_true", help="leave out torch.compile, which takes minutes to start"
     )
-    parser.add_argument("--json", metavar="OUT", help="write the measurements there too")
+    parser.add_argument("--json", metavar="OUT", help="also write the measurements to this file")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from earvae_jax.system.compilation_cache import OFF, enable_compilation_cache
     from earvae_jax.system.heap import use_one_heap
 
-    # As the commands that are measured. What else they set could slow torch down, in this process too.
+    # The measured commands do this too. Their other settings could slow torch down in this process.
     use_one_heap()
     enable_compilation_cache(OFF)  # the time to compile is measured
     if arguments.checkpoint:
@@ -86,5 +89,5 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
             raise argparse.ArgumentTypeError(f"{text} is not above zero")
         return value
 
-    parse.__name__ = kind.__name__  # argparse names it where the text is no number
+    parse.__name__ = kind.__name__  # argparse shows this name if the text is not a number
     return parse

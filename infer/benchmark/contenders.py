@@ -19,7 +19,7 @@ class Contender:
 
     name: str
     stages: Mapping[str, Callable[[], object]]  # encode, decode, round trip
-    device_peak: Callable[[], int | None]  # bytes of accelerator memory used at most so far; None on a CPU
+    device_peak: Callable[[], int | None]  # peak bytes of accelerator memory so far; None on a CPU
 
 
 def codec_contender(
@@ -57,7 +57,7 @@ def torch_contenders(
       UserError: torch is not installed.
     """
     torch = require("torch", extra="torch")
-    # The one import from another application: it is the yardstick, and only where torch is installed.
+    # The one import from another application: it is the yardstick, and needs torch.
     from earvae_jax.convert.to_torch import state_dict
     from earvae_jax.convert.torch_port.model import build, fold_weight_norm
 

@@ -10,11 +10,11 @@ from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.layers import conv1d
 from earvae_jax.model.oobleck import RESIDUAL_WIDTH
 
-_ELEMENTS = 1 << 20  # of a measured convolution's input: several milliseconds of work at any width
+_ELEMENTS = 1 << 20  # in the input of a measured convolution: several milliseconds of work at any width
 
 
 def convolutions(config: ModelConfig, dtype: str, precision: str | None) -> dict[str, tuple[Callable, float]]:
-    """Single convolutions of the model's residual units, alone: (function that waits, operations) by name."""
+    """Each convolution of the model's residual units by name: a call that waits for it, its operations."""
     return {
         f"{width} channels": _convolution(width, dtype, precision)
         for width in sorted(set(config.encoder.widths[:-1]))
@@ -35,7 +35,7 @@ def operations_per_latent(config: ModelConfig) -> dict[str, float]:
 
 
 def _levels(widths: Sequence[int], strides: Sequence[int], steps: int) -> int:
-    """Products of the blocks; a transposed convolution has those of the strided one that mirrors it."""
+    """Products of the blocks; a transposed convolution has as many as the strided one that mirrors it."""
     total = 0
     for narrow, wide, stride in zip(widths[:-1], widths[1:], strides, strict=True):
         total += steps * 3 * (RESIDUAL_WIDTH + 1) * narrow**2

@@ -1,4 +1,4 @@
-"""Speed and memory of this project and of PyTorch on the same model, measured in turns in one run."""
+"""Measures speed and memory of this project and of PyTorch on the same model, in turns in one run."""
 
 import dataclasses
 import statistics
@@ -16,7 +16,7 @@ from earvae_jax.infer.engine.compiled import DTYPES
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.system import machine
 
-# Threads of OpenMP, which torch uses, spin for so long in wait of more work and would slow the next one.
+# After their work, torch's OpenMP threads spin for so long and would slow down the next contender.
 _SETTLE = 0.25  # seconds
 
 
@@ -30,9 +30,9 @@ class Row:
     fastest: float
     slowest: float
     realtime: float  # seconds of audio in one second
-    peak_fraction: float  # operations of the direct convolutions per second, in units of the machine's peak
-    compile_seconds: float  # what the first call took longer
-    memory: int | None  # bytes that the process grew by in host memory, at most
+    peak_fraction: float  # operations of the direct convolutions per second, as a fraction of the peak
+    compile_seconds: float  # additional time of the first call
+    memory: int | None  # largest growth of the process in host memory, bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Result:
     audio_seconds: float
     repeats: int
     convolutions: dict[str, float]  # operations per second of single convolutions, medians
-    device_memory: dict[str, int]  # bytes of accelerator memory by contender, at most
+    device_memory: dict[str, int]  # peak bytes of accelerator memory, by contender
     rows: tuple[Row, ...]
 
     @property
@@ -54,11 +54,11 @@ class Result:
         return max(self.convolutions.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """The result as values for JSON."""
         return {**dataclasses.asdict(self), "peak": self.peak}
 
     def table(self) -> str:
-        """As Markdown: one line for each stage and contender, with the machine above."""
+        """The result in Markdown: the machine, then one row for each stage and contender."""
         about = ", ".join(f"{name} {value}" for name, value in self.machine.items())
         fastest = max(self.convolutions, key=self.convolutions.__getitem__)
         lines = [
@@ -93,9 +93,9 @@ def measure(
     """Times encoding, decoding and both, in turns; without torch it measures JAX alone.
 
     Args:
-      name: of the model, for the report.
-      seconds: of audio, rounded up to whole latents.
-      with_compile: whether torch.compile takes part.
+      name: the model's name in the report.
+      seconds: length of the audio, rounded up to whole latents.
+      with_compile: whether to measure torch.compile too.
     """
     config = model.config
     ratio = config.downsampling_ratio
@@ -108,7 +108,7 @@ def measure(
     try:
         contenders += torch_contenders(model, audio, latents, dtype, with_compile=with_compile)
     except UserError as error:
-        logging.info("JAX alone is measured: %s", error)
+        logging.info("measuring JAX alone: %s", error)
     contenders, first = _first_calls(contenders)
     convolutions = convolution_peak.convolutions(config, *DTYPES[dtype])
     for convolve, _ in convolutions.values():

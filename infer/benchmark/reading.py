@@ -1,7 +1,7 @@
-"""What reading costs: `python -m earvae_jax.infer.benchmark.reading [SECONDS]`.
+"""Measures the cost of reading audio: `python -m earvae_jax.infer.benchmark.reading [SECONDS]`.
 
-Each format whole and in crops, in turns through libsndfile alone, which trusts headers, and through
-`AudioReader`, in one process on files that this makes. Then the memory that a long MP3 takes.
+It makes a file of each format and reads it whole and in crops, in turns with libsndfile alone, which trusts
+headers, and with `AudioReader`, in one process. Then it measures the memory that reading a long MP3 takes.
 """
 
 import argparse
@@ -35,7 +35,9 @@ def main(words: Sequence[str] | None = None) -> None:
     """Prints both tables and the machine."""
     program = "python -m earvae_jax.infer.benchmark.reading"
     parser = argparse.ArgumentParser(prog=program, description=__doc__)
-    parser.add_argument("seconds", nargs="?", default=120.0, type=float, help="of each file; default: 120")
+    parser.add_argument(
+        "seconds", nargs="?", default=120.0, type=float, help="length of each file; default: 120"
+    )
     seconds = parser.parse_args(words).seconds
     sys.stdout.write(f"{machine.describe()}\n\n")
     sys.stdout.write(
@@ -69,7 +71,7 @@ def _cells(times: list[list[float]], scale: float) -> str:
 
 
 def _in_turns(*functions: Callable[[], None]) -> list[list[float]]:
-    """Seconds of every repetition of each function; NaN where one cannot read the file."""
+    """Seconds of every repetition of each function; NaN if it cannot read the file."""
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(_REPEATS):
         for column, function in zip(times, functions, strict=True):
@@ -108,7 +110,7 @@ def _crops_by_reader(path: Path, starts: np.ndarray) -> None:
 
 
 def _make(path: Path, seconds: float) -> None:
-    """Noise over a chord, which costs a coder about as much as music."""
+    """Writes noise over a chord, which costs a codec about as much as music."""
     rng = np.random.default_rng(0)
     rate = 48_000 if path.suffix == ".opus" else _RATE
     time_axis = np.arange(rate) / rate

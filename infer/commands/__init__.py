@@ -1,1 +1,1 @@
-"""The commands that work on files: reconstruct, encode, decode and info."""
+"""The commands that work on files: reconstruct, encode, decode, evaluate and info."""

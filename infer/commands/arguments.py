@@ -1,4 +1,4 @@
-"""Flags that the commands on files share."""
+"""Flags that the commands share."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -7,14 +7,14 @@ if TYPE_CHECKING:  # the command line must not wait for JAX
     from earvae_jax.infer.codec import Codec
 
 _DEMO_MODEL = (
-    "no --checkpoint given: this is the bundled demo model, small and trained on synthetic music. "
+    "no --checkpoint given: using the bundled demo model, which is small and was trained on synthetic music. "
     "For real quality convert the published weights:\n  earvae convert from-torch "
     "hf://earlab/EAR_VAE/pretrained_weight/ear_vae_44k.pyt checkpoints/ear_vae_44k"
 )
 
 
 def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which model, on which devices, how."""
+    """Adds the flags that choose the model, the devices and the way to compute."""
     parser.add_argument(
         "--checkpoint", metavar="DIR", help="a converted or trained model; default: the demo model"
     )
@@ -25,19 +25,26 @@ def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
         help="float32 is exact; tf32 rounds products on NVIDIA GPUs; bfloat16 is fastest on accelerators",
     )
     parser.add_argument(
-        "--batch-size", default="auto", type=_batch_size, metavar="N", help="windows at a time; default: auto"
+        "--batch-size",
+        default="auto",
+        type=_batch_size,
+        metavar="N",
+        help="windows computed together; default: auto",
     )
     parser.add_argument("--devices", type=_positive, metavar="N", help="local devices to use; default: all")
-    parser.add_argument("--overwrite", action="store_true", help="make outputs anew that exist already")
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist already")
     parser.add_argument(
         "--compilation-cache",
         metavar="DIR",
-        help="for compiled programs, or off; default: $EARVAE_CACHE_DIR or the user's cache folder",
+        help="folder for compiled programs, or off; default: $EARVAE_CACHE_DIR or the user's cache folder",
     )
 
 
 def join_processes(arguments: argparse.Namespace) -> tuple[int, int]:
-    """This process's index and their number; before JAX starts its threads, which are to share one heap."""
+    """Joins the processes of a run; returns this one's index and their number.
+
+    Call it before JAX starts its threads, so that they share one heap.
+    """
     from earvae_jax.system.heap import keep_large_arrays_outside, use_one_heap
     from earvae_jax.system.processes import join
 
@@ -70,44 +77,44 @@ def open_codec(arguments: argparse.Namespace) -> "Codec":
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
-    """How audio is read; `reading_options` gives it to `AudioReader`."""
+    """Adds the flags for reading audio; `reading_options` hands them to `AudioReader`."""
     parser.add_argument(
         "--channels",
         default="stereo",
         choices=("stereo", "strict"),
-        help="stereo: more than two channels are mixed down (ITU-R BS.775); strict: they are refused",
+        help="stereo mixes more than two channels down (ITU-R BS.775); strict refuses them",
     )
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="files that are damaged, cut short, change in the middle or are not as long as they say "
-        "fail, instead of giving what can be read with a warning",
+        help="fail on files that are damaged, cut short, change in the middle or are not as long as they "
+        "say, instead of warning and using what can be read",
     )
 
 
 def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options of `AudioReader`."""
+    """The options of `AudioReader` that the flags give."""
     return {"channels": arguments.channels, "strict": arguments.strict}
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which latents are decoded."""
+    """Adds the flags that choose which latents are decoded."""
     parser.add_argument(
         "--latent",
         default="mean",
         choices=("mean", "sample"),
         help="decode the mean (the same every time) or a sample",
     )
-    parser.add_argument("--seed", default=0, type=int, help="of the samples; default: 0")
+    parser.add_argument("--seed", default=0, type=int, help="seed of the samples; default: 0")
 
 
 def sampling_words(arguments: argparse.Namespace) -> str:
-    """Which latents are decoded, as outputs say it."""
+    """The choice of latents in words, as outputs record it."""
     return "mean" if arguments.latent == "mean" else f"sample, seed {arguments.seed}"
 
 
 def add_audio_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """How audio is written."""
+    """Adds the flag for the output format."""
     parser.add_argument(
         "--format", default="wav", choices=("wav", "flac"), help="wav: 32-bit float; flac: 24 bits"
     )

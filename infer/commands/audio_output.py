@@ -14,9 +14,9 @@ from earvae_jax.infer.latents import Latents
 def audio_writer(
     path: Path, format: str, maker: str
 ) -> Callable[[Iterator[Float[np.ndarray, "T C"]], Latents], None]:
-    """A `Task.write` that writes blocks to a file of the rate and channels that were encoded.
+    """A `Task.write` that writes blocks to a file with the rate and channels of the encoded audio.
 
-    `maker` says in the file's metadata what made it.
+    `maker` goes into the file's metadata and says what made the file.
     """
 
     def write(blocks: Iterator[Float[np.ndarray, "T C"]], latents: Latents) -> None:

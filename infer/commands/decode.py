@@ -13,11 +13,11 @@ from earvae_jax.infer.commands.arguments import (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of the command."""
+    """Adds the command's flags."""
     from earvae_jax.system.processes import add_arguments as add_process_arguments
 
     parser.add_argument("inputs", nargs="+", metavar="LATENTS", help=".npz files and folders of them")
-    parser.add_argument("--output-dir", required=True, metavar="DIR", help="gets an audio file for each")
+    parser.add_argument("--output-dir", required=True, metavar="DIR", help="folder for the audio files")
     add_audio_output_arguments(parser)
     add_sampling_arguments(parser)
     add_codec_arguments(parser)
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Decodes every file; the exit status is that of the contract."""
+    """Decodes every file; returns 0 if all succeeded, 1 if some file failed."""
     import functools
     from pathlib import Path
 

@@ -12,16 +12,16 @@ from earvae_jax.infer.commands.arguments import (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of the command."""
+    """Adds the command's flags."""
     from earvae_jax.system.processes import add_arguments as add_process_arguments
 
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="audio files and folders of them")
-    parser.add_argument("--output-dir", required=True, metavar="DIR", help="gets a NAME.npz for each file")
+    parser.add_argument("--output-dir", required=True, metavar="DIR", help="folder for the NAME.npz files")
     parser.add_argument(
         "--latent-dtype",
         default="float32",
         choices=("float32", "float16"),
-        help="of the files; default: float32",
+        help="number format of the files; default: float32",
     )
     add_reading_arguments(parser)
     add_codec_arguments(parser)
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Encodes every file; the exit status is that of the contract."""
+    """Encodes every file; returns 0 if all succeeded, 1 if some file failed."""
     import functools
     from pathlib import Path
 

@@ -1,14 +1,14 @@
-"""`earvae evaluate`: compare reconstructions with their originals, as published, and show them."""
+"""`earvae evaluate`: compare reconstructions with their originals as published, and write a report."""
 
 import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of the command."""
+    """Adds the command's flags."""
     parser.add_argument(
         "originals",
         metavar="ORIGINALS",
-        help="folder of originals (or one file); alone: a folder of pairs NAME.wav, NAME_vae_rec.wav",
+        help="folder of originals (or one file); given alone: a folder of pairs NAME.wav, NAME_vae_rec.wav",
     )
     parser.add_argument(
         "reconstructions",
@@ -16,30 +16,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RECONSTRUCTIONS",
         help="folder with files of the same names (or one file)",
     )
-    parser.add_argument("--output-dir", metavar="DIR", help="default: beside the reconstructions")
+    parser.add_argument(
+        "--output-dir", metavar="DIR", help="folder for the results; default: beside the reconstructions"
+    )
     parser.add_argument(
         "--report-files",
         type=_count,
         default=12,
         metavar="N",
-        help="files that report.html lets hear and see, the lowest SI-SDR first; default: 12, 0: no report",
+        help="files to play and draw in report.html, lowest SI-SDR first; 0: no report; default: 12",
     )
     parser.add_argument(
         "--excerpt-seconds",
         type=_seconds,
         default=15.0,
         metavar="S",
-        help="of each file in report.html, its loudest stretch; default: 15",
+        help="length of each file's loudest part in report.html; default: 15",
     )
     parser.add_argument(
         "--compilation-cache",
         metavar="DIR",
-        help="for compiled programs, or off; default: $EARVAE_CACHE_DIR or the user's cache folder",
+        help="folder for compiled programs, or off; default: $EARVAE_CACHE_DIR or the user's cache folder",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluates every pair; 1 if a file had no partner or could not be compared."""
+    """Evaluates every pair; returns 1 if a file had no partner or could not be compared, else 0."""
     from pathlib import Path
 
     from earvae_jax.infer.commands.jobs import writable_folder

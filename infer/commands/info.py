@@ -4,12 +4,14 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of the command."""
-    parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="default: the demo model")
+    """Adds the command's flags."""
+    parser.add_argument(
+        "checkpoint", nargs="?", metavar="CHECKPOINT", help="the model; default: the demo model"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints config, sizes and provenance as JSON."""
+    """Prints config, sizes, receptive fields and provenance as JSON."""
     import json
     import math
     import sys

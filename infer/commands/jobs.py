@@ -1,4 +1,4 @@
-"""The work of a command on many files: resuming, the share of this process, what failed."""
+"""Runs a command on many files: skips finished ones, takes this process's share, collects failures."""
 
 import dataclasses
 import os
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One input and the output that it has to become."""
+    """One input and its output."""
 
     source: Path
-    name: str  # of the source, relative to the folder that was given
+    name: str  # of the source, relative to the given folder
     output: Path
 
 
 @dataclasses.dataclass
 class Report:
-    """What became of the jobs; `status` is the exit status of the command."""
+    """The outcome of all jobs; `status` is the exit status of the command."""
 
     done: list[Job] = dataclasses.field(default_factory=list)
     skipped: list[Job] = dataclasses.field(default_factory=list)
-    unknown: list[Job] = dataclasses.field(default_factory=list)  # already there, but made by who knows what
+    unknown: list[Job] = dataclasses.field(default_factory=list)  # exist, but do not say what made them
     failed: list[Job] = dataclasses.field(default_factory=list)
 
     @property
     def status(self) -> int:
-        """0 all done, 1 some file failed."""
+        """0 if all are done, 1 if some file failed."""
         return 1 if self.failed else 0
 
 
 def writable_folder(path: str | Path) -> Path:
-    """Makes the folder; a `UserError` where it cannot be written."""
+    """Makes the folder; raises a `UserError` if that fails or it cannot be written to."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -57,10 +57,9 @@ def writable_folder(path: str | Path) -> Path:
 
 
 def share(jobs: Sequence[Job], *, process: int = 0, processes: int = 1) -> tuple[list[Job], list[Job]]:
-    """The jobs of this process, and those that cannot be because they would write over an input.
+    """This process's share of the jobs, and those of it that are refused as they would overwrite an input.
 
-    Jobs are dealt out before finished ones are left out, so every process of a run deals alike and no output
-    is written twice.
+    Finished jobs are dealt out too, so all processes of a run deal alike and no output is written twice.
     """
     sources = {_resolved(job.source) for job in jobs}
     possible, refused = [], []
@@ -92,11 +91,12 @@ def run_jobs(
     made_by: Callable[[Path], str],
     this: str,
 ) -> Report:
-    """Runs what is not finished yet and reports each file: a bar on a terminal, a line elsewhere.
+    """Runs the unfinished jobs and shows progress: a bar on a terminal, elsewhere a line for each file.
 
     Args:
-      made_by: what an existing output says about the model and the settings that made it, "" if nothing.
-      this: what outputs of this run say.
+      failed: jobs to report as failed from the start.
+      made_by: reads which model and settings an existing output says made it, "" if it says nothing.
+      this: what the outputs of this run say.
     """
     report = Report(failed=list(failed))
     waiting = [job for job in jobs if not _is_there(job, report, overwrite, made_by, this)]
@@ -113,7 +113,7 @@ def run_jobs(
                     logging.info("%s -> %s", shown(job.source), shown(job.output))
             else:
                 report.failed.append(job)
-                # Readers and writers name the file that they had trouble with.
+                # Errors of readers and writers already name the file.
                 named = str(error).startswith((f"{shown(job.source)}:", f"{shown(job.output)}:"))
                 logging.error("%s", error if named else f"{shown(job.source)}: {error}")
 
@@ -130,13 +130,13 @@ def run_jobs(
 
 
 def _is_there(job: Job, report: Report, overwrite: bool, made_by: Callable[[Path], str], this: str) -> bool:
-    """Whether there is nothing to do for a job; the report has its place."""
+    """Whether the output of a job exists already; if so, the job goes into the report."""
     if overwrite or not os.path.lexists(job.output):
         return False
     maker = made_by(job.output)
     if is_standard_input(job.source):
         logging.error(
-            "%s: its output %s is there already, perhaps of another recording: pass --overwrite",
+            "%s: its output %s exists already, perhaps from another recording: pass --overwrite",
             job.source,
             shown(job.output),
         )
@@ -145,12 +145,13 @@ def _is_there(job: Job, report: Report, overwrite: bool, made_by: Callable[[Path
         report.skipped.append(job)
     elif not maker:
         logging.info(
-            "%s: is kept, though it does not say what made it; --overwrite makes it anew", shown(job.output)
+            "%s: exists already and is kept, but does not say what made it; pass --overwrite to replace it",
+            shown(job.output),
         )
         report.unknown.append(job)
     else:
         logging.error(
-            "%s: its output %s is there already, but made with %s; this run has %s: pass --overwrite "
+            "%s: its output %s exists already, but was made with %s; this run uses %s: pass --overwrite "
             "or another --output-dir",
             shown(job.source),
             shown(job.output),
@@ -164,5 +165,5 @@ def _is_there(job: Job, report: Report, overwrite: bool, made_by: Callable[[Path
 def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
-    except (OSError, RuntimeError):  # a circle of links
+    except (OSError, RuntimeError):  # symbolic links in a circle
         return path.absolute()

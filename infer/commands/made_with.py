@@ -1,4 +1,4 @@
-"""What an output says about the model and settings that made it: no other run takes it for its own."""
+"""Outputs record the model and settings that made them, so that no other run takes them for its own."""
 
 import json
 from pathlib import Path
@@ -11,27 +11,27 @@ _MARK = "earvae-jax: "
 
 
 def made_with(model_fingerprint: str, *settings: str) -> str:
-    """A model and settings in words."""
+    """The model and settings in words, as outputs record them."""
     return f"model {model_fingerprint[:12]} ({', '.join(settings)})"
 
 
 def comment(maker: str) -> str:
-    """For the metadata of an audio file."""
+    """The comment that goes into the metadata of an audio file."""
     return f"{_MARK}{maker}"
 
 
 def audio_maker(path: str | Path) -> str:
-    """What an existing audio file says; "" where it says nothing."""
+    """What an existing audio file says made it; "" if it says nothing."""
     text = read_comment(path)
     return text.removeprefix(_MARK) if text.startswith(_MARK) else ""
 
 
 def latent_maker(path: str | Path) -> str:
-    """What an existing latent file says; "" where it says nothing."""
+    """What an existing latent file says made it; "" if it says nothing."""
     try:
         with np.load(path, allow_pickle=False) as file:
             described = json.loads(str(file["metadata"]))
             stored = described.get("latent_dtype") or file["mean"].dtype
         return made_with(described["model"], described["compute_dtype"], f"{stored} latents")
-    except Exception:  # noqa: BLE001 - of any kind: it is no latent file of this project
+    except Exception:  # noqa: BLE001 - whatever it is: this is no latent file of this project
         return ""

@@ -1,4 +1,4 @@
-"""Names of outputs: as those of the inputs, and no two alike."""
+"""Names of outputs: they follow the inputs' names, and no two are the same."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -13,14 +13,14 @@ from earvae_jax.infer.commands.jobs import Job
 def jobs_for(
     found: Sequence[tuple[Path, Path]], output_dir: Path, suffix: str, known: Collection[str]
 ) -> list[Job]:
-    """The jobs of files with their relative names; each output has a name of its own.
+    """The jobs of files with their relative names; no two outputs get the same name.
 
-    `album/song.mp3` becomes `album/song` with the suffix. Where that is the name of two, each keeps its own
-    ending (`song.mp3.wav`, `song.flac.wav`); where that is not enough, the folders of their inputs are put
-    before. A line of the log says how they are named.
+    `album/song.mp3` becomes `album/song` plus the suffix. If two inputs would get one name, both keep their
+    own ending (`song.mp3.wav`, `song.flac.wav`); if that is not enough, the folders of their inputs are put
+    in front. The log names each such output.
 
     Args:
-      known: endings that are left off.
+      known: endings to remove.
     """
     levels = [0] * len(found)
     while True:
@@ -39,7 +39,9 @@ def jobs_for(
     jobs = []
     for (source, relative), name, level in zip(found, names, levels, strict=True):
         if level:
-            logging.info("%s: is written as %s, as another input has its name", shown(source), shown(name))
+            logging.info(
+                "%s: is written as %s, as another input has the same name", shown(source), shown(name)
+            )
         jobs.append(Job(source, str(relative), output_dir / name))
     return jobs
 

@@ -15,7 +15,7 @@ from earvae_jax.infer.commands.arguments import (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of the command."""
+    """Adds the command's flags."""
     from earvae_jax.system.processes import add_arguments as add_process_arguments
 
     parser.add_argument(
@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         help="audio files and folders of them; default: a clip that comes with the package",
     )
-    parser.add_argument("--output-dir", default="results", metavar="DIR", help="default: results")
+    parser.add_argument(
+        "--output-dir", default="results", metavar="DIR", help="folder for the outputs; default: results"
+    )
     parser.add_argument(
         "--report",
         action="store_true",
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Reconstructs every file; the exit status is that of the contract."""
+    """Reconstructs every file; returns 0 if all succeeded, 1 if some file failed."""
     import functools
     from pathlib import Path
 
@@ -59,10 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.inputs:
         if not demo.CLIP.exists():
             raise UserError("no audio given: earvae reconstruct FILE_OR_FOLDER …")
-        logging.info("no audio given: this is the bundled clip of synthetic music")
+        logging.info("no audio given: using the bundled clip of synthetic music")
     found = find_audio(arguments.inputs or [demo.CLIP], output_dir=Path(arguments.output_dir))
     if arguments.report and any(is_standard_input(source) for source, _ in found):
-        raise UserError("--report reads its inputs again, which standard input does not allow: give a file")
+        raise UserError("--report reads its inputs twice, which standard input does not allow: give a file")
     output_dir = writable_folder(arguments.output_dir)
     process, processes = join_processes(arguments)
     if arguments.report and processes > 1:
@@ -89,12 +91,14 @@ def run(arguments: argparse.Namespace) -> int:
     finished = [*report.done, *report.skipped]
     if not arguments.report or not finished:
         return report.status
-    # Not before: what measures and draws takes a second to import.
+    # Imported this late because measuring and drawing take a second to import.
     from earvae_jax.infer.evaluation.pairs import Model, Pair
     from earvae_jax.infer.evaluation.report import evaluate_into
 
     for job in report.unknown:
-        logging.warning("%s: is not in the report, as it does not say what made it", shown(job.output))
+        logging.warning(
+            "%s: is left out of the report, because it does not say what made it", shown(job.output)
+        )
     finished.sort(key=lambda job: job.name)
     pairs = [Pair(shown(job.name), job.source, job.output) for job in finished]
     evaluation = evaluate_into(Model(output_dir.resolve().name, output_dir, pairs, {}), output_dir)

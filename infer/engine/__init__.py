@@ -1,1 +1,1 @@
-"""Exact windows: what is cut, batched and compiled so that any length gives the whole-file result."""
+"""Cuts, batches and runs windows of files so that audio of any length gives the whole-file result."""

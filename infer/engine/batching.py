@@ -1,4 +1,4 @@
-"""Windows of any number of files, run in batches."""
+"""Runs the windows of any number of files in batches."""
 
 import collections
 from collections.abc import Callable
@@ -16,12 +16,12 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """Collects windows by size, runs each full batch, and hands the results out when they are there.
+    """Collects windows by size, runs each full batch, and hands out the results once they are ready.
 
     Args:
       run: (values [B, …], start [B], stop [B]) -> pytree of arrays [B, …].
       batch_size: windows of a full batch.
-      multiple: every batch is a multiple of it: the number of devices.
+      multiple: the number of devices; every batch is a multiple of it.
       in_flight: batches that compute while the next is prepared.
     """
 
@@ -38,7 +38,7 @@ class Batcher:
             self._start(cut.window.size)
 
     def flush(self) -> None:
-        """Runs what waits and hands out everything."""
+        """Runs all waiting windows and hands out all results."""
         for size in sorted(self._waiting):
             if self._waiting[size]:
                 self._start(size)
@@ -65,6 +65,6 @@ class Batcher:
 
 
 def _padded_count(count: int, multiple: int, full: int) -> int:
-    """The next power of two times the number of devices, `full` at most: few programs for smaller batches."""
+    """A power of two times the number of devices, at most `full`: small batches then share few programs."""
     per_device, most = -(-count // multiple), -(-full // multiple)
     return multiple * min(most, 1 << (per_device - 1).bit_length())

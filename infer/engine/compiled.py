@@ -1,4 +1,4 @@
-"""The model as compiled functions over windows: folded weights, one program per window size, many devices."""
+"""Runs the model on windows as compiled functions: folded weights, one program per size, many devices."""
 
 import contextlib
 import functools
@@ -19,15 +19,15 @@ from earvae_jax.model.bottleneck import Posterior
 from earvae_jax.model.layers import Extent
 from earvae_jax.model.vae import EarVAE
 
-# What a name of --dtype means: the type of the activations, and the precision of float32 products.
+# For each --dtype: the type of the activations, and the precision of float32 products.
 # float32 is exact; tf32 lets an NVIDIA GPU round factors to 10 bits.
 DTYPES = {"float32": ("float32", "highest"), "tf32": ("float32", "default"), "bfloat16": ("bfloat16", None)}
 
 
 class CompiledModel:
-    """Runs batches of windows. Arrays come and go as float32; what a call returns may still be computing.
+    """Runs batches of windows. Inputs and outputs are float32; a call may return before it has computed.
 
-    A batch is split over the devices, so its size is a multiple of their number; the weights are on each.
+    A batch is split over the devices, so its size is a multiple of their number. Each holds all weights.
     """
 
     def __init__(self, model: EarVAE, *, dtype: str = "float32", devices: Sequence[jax.Device] | None = None):
@@ -53,7 +53,7 @@ class CompiledModel:
             self._each_device(mesh, functools.partial(self._decode_windows, decode)), compiler_options=options
         )
         if model.transformers is not None:
-            # A call for each layer: between two only one array of the sequence is alive, and layers of one
+            # One call per layer: only one array of the sequence is alive between calls, and layers of equal
             # structure share a program.
             rotary = model.transformers.rotary_pos_emb
             split = [nnx.split((layer, rotary)) for layer in model.transformers.layers]
@@ -75,7 +75,11 @@ class CompiledModel:
         return self._run(self._decode, self.decoder_weights, latents, start, stop)
 
     def transform(self, latents: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
-        """The transformer over all latents of one file, or the latents unchanged where there is none."""
+        """Runs the transformer over all latents of one file; without one, returns the latents unchanged.
+
+        Raises:
+          UserError: the file has more latents than the model's `abs_pos_emb_max_length`.
+        """
         transformer = self.config.transformer
         if transformer is None:
             return latents
@@ -84,8 +88,8 @@ class CompiledModel:
         if transformer.use_abs_pos_emb:
             if count > transformer.abs_pos_emb_max_length:
                 raise UserError(
-                    f"{count} latents are more than abs_pos_emb_max_length "
-                    f"{transformer.abs_pos_emb_max_length} of this model: cut the audio into shorter files"
+                    f"{count} latents exceed this model's abs_pos_emb_max_length "
+                    f"{transformer.abs_pos_emb_max_length}: cut the audio into shorter files"
                 )
             size = min(size, transformer.abs_pos_emb_max_length)
         block = min(size, BLOCK)
@@ -106,14 +110,14 @@ class CompiledModel:
 
     @staticmethod
     def _each_device(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Runs a function of weights and a batch on each device's part of the batch: they need not talk."""
+        """Runs a function of weights and a batch on each device's part; devices exchange nothing."""
         batch = PartitionSpec("batch")
         return jax.shard_map(
             function,
             mesh=mesh,
             in_specs=(PartitionSpec(), batch, batch, batch),
             out_specs=batch,
-            check_vma=False,  # or every zero that a loop begins with had to be declared as varying
+            check_vma=False,  # else each zero that starts a loop must be declared as varying
         )
 
     def _run(self, function, weights, values, start, stop):
@@ -146,10 +150,10 @@ class CompiledModel:
 
 
 def _bucket(count: int) -> int:
-    """A length not below `count`, of few different ones: files of many lengths share a program.
+    """The shortest bucket that holds `count` latents; buckets are few, so that files share programs.
 
-    Up to one block of attention 64, 256 and 1024, then powers of two: blocks behind the end are passed over
-    and cost memory alone. Where that counts, above six minutes, four lengths to an octave.
+    Buckets are 64, 256 and 1024 (one block of attention), then powers of two: blocks beyond the end of a file
+    are skipped and cost only memory. Above six minutes, where memory matters, an octave has four buckets.
     """
     for size in (64, 256, BLOCK):
         if count <= size:

@@ -1,4 +1,4 @@
-"""Audio as it streams in, cut into windows for the encoder; latents cut into windows for the decoder."""
+"""Cuts audio, as it streams in, into windows for the encoder, and latents into windows for the decoder."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -12,19 +12,19 @@ from earvae_jax.model.lengths import latents_for
 
 
 class Cut(NamedTuple):
-    """A window and what stands in it, with the part of it that exists in the file.
+    """A window, its values, and the part of it that exists in the file.
 
-    Beyond stop there are zeros. A stop behind the end of the window says that the file goes on.
+    Values from `stop` on are zeros. A `stop` beyond the end of the window means that the file goes on.
     """
 
     window: Window
     values: Float[np.ndarray, "M C"]  # samples of an encoder window, latents of a decoder window
-    start: int  # of the file in the window, in steps of `values`: 0, or negative where the file began before
-    stop: int
+    start: int  # where the file begins in the window, in steps of `values`; negative if before the window
+    stop: int  # where the file ends, counted in the same way
 
 
 def latent_count(config: ModelConfig, samples: int) -> int:
-    """Latents that a file of so many samples has here: the last one is filled up with zeros."""
+    """Latents of a file of `samples` samples; the last one is filled up with zeros."""
     nearest = config.decoder.use_nearest_upsample
     return latents_for(samples, config.decoder.strides, nearest=nearest)
 
@@ -32,7 +32,7 @@ def latent_count(config: ModelConfig, samples: int) -> int:
 def cut_audio(
     blocks: Iterable[Float[np.ndarray, "T C"]], config: ModelConfig, tiling: Tiling
 ) -> Iterator[Cut]:
-    """Windows of audio at the model's rate; at most `tiling.lookahead` latents of it are held."""
+    """Windows of audio at the model's rate; holds the audio of about `tiling.lookahead` latents at most."""
     ratio, channels = config.downsampling_ratio, config.io_channels
     held = np.zeros((0, channels), np.float32)
     begin = 0  # latent at which `held` starts
@@ -74,6 +74,6 @@ def cut_latents(latents: Float[np.ndarray, "N D"], tiling: Tiling) -> Iterator[C
 
 
 def _extent(window: Window, latents: int, ended: bool, ratio: int) -> tuple[int, int]:
-    """Start and stop of the file in the window, clipped just outside of it so that numbers stay small."""
+    """Start and stop of the file in the window, clipped just outside it to keep the numbers small."""
     rest = min(latents - window.start, window.size + 1) if ended else window.size + 1
     return -min(window.start, 1) * ratio, rest * ratio

@@ -26,13 +26,13 @@ _GIGABYTE = 1 << 30
 
 
 class Engine:
-    """All that a pipeline works on; the arguments are those of `Codec`.
+    """A model ready to run in a pipeline; the arguments are those of `Codec`.
 
     Attributes:
-      config: of the model.
-      sample_rate: of the model, in Hz.
-      fingerprint: of the model's weights.
-      name: of the model, for a person to read.
+      config: the model's configuration.
+      sample_rate: the model's rate in Hz.
+      fingerprint: fingerprint of the model's weights.
+      name: the model's name, for people to read.
       compiled: encoder, transformer and decoder as compiled functions.
       encoder_tiling, decoder_tiling: how a file is cut into windows.
       batch_size: windows computed together.
@@ -85,7 +85,7 @@ class Engine:
         return cut_latents(latents, self.decoder_tiling)
 
     def described(self, mean: Float[np.ndarray, "N D"]) -> Latents:
-        """Plain latents as those of N·ratio samples at the model's rate."""
+        """`Latents` for a plain array, as if encoded from N·ratio samples at the model's rate."""
         return Latents(
             mean,
             None,
@@ -97,9 +97,9 @@ class Engine:
         )
 
     def accepted(self, latents: Latents, name: str = "") -> Latents:
-        """Refuses latents of another model, and fewer than the audio that they are said to be of needs.
+        """Refuses latents of another model, and too few latents for the length that they state.
 
-        Where there are more of them, as in files that were joined, all are decoded: the length is theirs. A
+        If there are more than this length needs, as in joined files, all are decoded and the length grows. A
         warning, which begins with `name`, says so.
         """
         if latents.model and latents.model != self.fingerprint:
@@ -108,7 +108,7 @@ class Engine:
             raise UserError(f"encoded by another model: {theirs}; this is {ours}")
         if latents.mean.shape[1] != self.config.latent_dim:
             raise UserError(
-                f"latents of {latents.mean.shape[1]} values; this model has {self.config.latent_dim}"
+                f"its latents have {latents.mean.shape[1]} values; this model's have {self.config.latent_dim}"
             )
         samples = max(1, resampled_length(latents.samples, latents.sample_rate, self.sample_rate))
         needed = latents_of(samples, self.config.encoder.strides)
@@ -122,7 +122,7 @@ class Engine:
         whole = len(latents.mean) * self.config.downsampling_ratio
         length = resampled_length(whole, self.sample_rate, latents.sample_rate)
         logging.warning(
-            "%s: holds %d latents, and %d samples at %d Hz need %d: all are decoded, to %d samples",
+            "%s: holds %d latents, but %d samples at %d Hz need only %d: all are decoded, to %d samples",
             shown(name or latents.name or "latents"),
             len(latents.mean),
             latents.samples,
@@ -133,11 +133,11 @@ class Engine:
         return dataclasses.replace(latents, samples=length)
 
     def _largest_batch(self, largest_window: int) -> int:
-        """One window for each CPU device; on an accelerator what its memory holds."""
+        """One window for each CPU device; on an accelerator as many as its memory holds."""
         devices = self.compiled.devices
         if devices[0].platform == "cpu":
             return len(devices)
-        # About eight arrays of the widest level are alive at a time; half of the memory is left to XLA.
+        # About eight arrays of the widest level are alive at once; half of the memory is left to XLA.
         widest = max(self.config.encoder.channels, self.config.decoder.channels)
         window = 8 * 4 * widest * largest_window * self.config.downsampling_ratio
         memory = (devices[0].memory_stats() or {}).get("bytes_limit", 8 * _GIGABYTE)

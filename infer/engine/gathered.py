@@ -3,13 +3,13 @@
 import numpy as np
 from jaxtyping import Float
 
-_ROOM = 1 << 24  # values: more than malloc keeps on its heap, so that the pages go back when the array goes
+_ROOM = 1 << 24  # values; malloc keeps no array so large on its heap, so freeing it returns its pages
 
 
 class Gathered:
-    """Rows that arrive in any order, in one array: no second one is needed to join them.
+    """Collects rows, arriving in any order, in one array, so that joining them needs no second array.
 
-    Room is taken ahead of need. The system gives pages to it where rows arrive, and not before.
+    The array is allocated ahead of need; the system gives it pages only where rows arrive.
     """
 
     def __init__(self):
@@ -17,7 +17,7 @@ class Gathered:
         self._count = 0
 
     def put(self, start: int, rows: Float[np.ndarray, "M D"]) -> None:
-        """Rows from `start` on."""
+        """Stores rows from `start` on."""
         stop = start + len(rows)
         if self._rows is None:
             self._rows = np.empty((max(_ROOM // rows.shape[1], stop), rows.shape[1]), rows.dtype)
@@ -29,9 +29,9 @@ class Gathered:
         self._count = max(self._count, stop)
 
     def take(self) -> Float[np.ndarray, "N D"]:
-        """All rows; they are not kept here."""
-        assert self._rows is not None  # there is a window to every file
+        """Returns all rows and gives them up."""
+        assert self._rows is not None  # every file has a window
         room = len(self._rows)
         rows, self._rows = self._rows[: self._count], None
-        # The latents of a short file are handed out without the room behind them.
+        # The latents of a short file are copied, so that the unused part of the array is freed.
         return rows.copy() if 2 * len(rows) < room else rows

@@ -1,4 +1,4 @@
-"""The noise of sampled latents: the same for one file whatever windows, batches and devices compute it."""
+"""The noise of sampled latents; it does not depend on windows, batches or devices."""
 
 import os
 import zlib
@@ -11,7 +11,7 @@ _BLOCK = 1024  # latents whose noise comes from one key
 
 
 def standard_normal(count: int, dim: int, *, seed: int, name: str) -> Float[np.ndarray, "N D"]:
-    """Noise [count, dim] that depends on seed, name and latent index alone."""
+    """Noise [count, dim] that depends only on seed, name and latent index."""
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(os.fsencode(name)))
     blocks = [
         np.asarray(jax.random.normal(jax.random.fold_in(key, block), (_BLOCK, dim)))

@@ -1,4 +1,4 @@
-"""From files to files: reading, encoding, the transformer, decoding and writing, all at once."""
+"""Takes files to files: reading, encoding, the transformer, decoding and writing run at the same time."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -26,7 +26,7 @@ class Pipeline:
         self._active: dict[int, Progress] = {}
 
     def run(self, tasks: Iterable[Task]) -> None:
-        """Runs all tasks to their end; on an exception nothing half-written is left."""
+        """Runs all tasks to their end; an exception leaves no half-written file."""
         events = prefetched(self._read(tasks), _WINDOWS_AHEAD)
         try:
             for number, task, event in events:
@@ -54,7 +54,7 @@ class Pipeline:
                         yield number, task, event
             except UserError as error:
                 yield number, task, error
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is about this file alone
+            except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this file only
                 logging.debug("%s", task.name, exc_info=True)
                 yield number, task, UserError(explained(error))
 
@@ -77,7 +77,7 @@ class Pipeline:
             progress.error = event
 
     def _settle(self) -> None:
-        """Starts decoding what is encoded, and lets go of what is finished."""
+        """Starts to decode the tasks that are encoded, and removes the finished ones."""
         for number, progress in list(self._active.items()):
             progress.advance()
             if progress.finished:

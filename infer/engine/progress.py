@@ -1,4 +1,4 @@
-"""How far one task is: its windows as they come back, its latents, its writer."""
+"""The progress of one task: its windows as they come back, its latents, its writer."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from earvae_jax.infer.latents import Latents
 
 @dataclasses.dataclass(frozen=True)
 class End:
-    """What is known of the audio when all of it has been read."""
+    """What is known about audio once all of it has been read."""
 
     sample_rate: int
     samples: int
@@ -31,24 +31,24 @@ class End:
 
 
 class Progress:
-    """One task on its way; `advance` does what can be done now."""
+    """One running task; `advance` takes the next steps that are possible."""
 
     def __init__(self, task: Task, engine: Engine, decoder: Batcher):
         self.task, self._engine, self._decoder = task, engine, decoder
         self.error: UserError | None = None
         self.end: End | None = None
         self.encoded: Latents | None = None
-        self.waiting = 0  # windows on their way
+        self.waiting = 0  # windows that are being computed
         self.finished = False
         self._mean, self._std = Gathered(), Gathered()
-        self._decoded: dict[int, tuple[np.ndarray, int]] = {}  # windows that wait for one before them
+        self._decoded: dict[int, tuple[np.ndarray, int]] = {}  # windows that wait for an earlier one
         self._needs_std = task.keep is not None or task.latent == "sample"
         self._writer: Writer | None = None
         self._decoding = False
         self._written_to = 0  # latent up to which decoded audio went to the writer
 
     def advance(self) -> None:
-        """Does what can be done now."""
+        """Takes the next steps that are possible now."""
         if self.error is None and self._writer is not None and self._writer.error is not None:
             self._fail(self._writer.error)
         if self.waiting:
@@ -67,7 +67,7 @@ class Progress:
             try:
                 if self.task.keep is not None:
                     self.task.keep(self.encoded)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is about this file alone
+            except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this file only
                 self._fail(error)
             try:
                 if self.error is None and self.task.write is not None:
@@ -99,7 +99,7 @@ class Progress:
             self._writer = None
 
     def abandon(self) -> None:
-        """Leaves nothing half-written."""
+        """Stops the writer, which leaves nothing half-written."""
         if self._writer is not None:
             self._writer.abandon()
 
@@ -116,7 +116,7 @@ class Progress:
         )
 
     def _take_values(self) -> Float[np.ndarray, "N D"]:
-        """What is decoded; only the length, rate and channels of the audio are kept from here on."""
+        """Hands over the latents to decode; of the audio only length, rate and channels are kept."""
         latents = self.encoded
         assert latents is not None
         values = latents.mean
@@ -130,7 +130,7 @@ class Progress:
         return values
 
     def _decode(self, write_blocks: Callable[[Iterator[np.ndarray], Latents], None]) -> None:
-        # Without a name here, so that `transform` can let go of the latents: an hour of them is 40 MB.
+        # No variable here holds the latents, so that `transform` can free them: an hour of them is 40 MB.
         values = self._engine.compiled.transform(self._take_values())
         latents = self.encoded
         assert latents is not None

@@ -1,4 +1,4 @@
-"""From the rate and channels of a file to those of the model, and back."""
+"""Converts from the rate and channels of a file to those of the model, and back."""
 
 from collections.abc import Iterable, Iterator
 
@@ -16,10 +16,10 @@ NOT_FINITE = "its samples take the model out of range: latents or output are not
 
 
 class AtModelRate:
-    """The blocks of a reader [T, C], at the model's rate and in its channels; at least one sample.
+    """The blocks of a reader [T, C], converted to the model's rate and channels; at least one sample.
 
     Attributes:
-      samples: of the reader so far, at its own rate; all of them when the blocks are at their end.
+      samples: samples read so far, at the reader's own rate; at the end the length of the audio.
 
     Raises:
       UserError: the channels are neither one nor as many as the model's.
@@ -41,18 +41,18 @@ class AtModelRate:
             yield to_channels(block, self._channels)
         block = resampler(np.zeros((0, self._reader.channels), np.float32), last=True)
         yield to_channels(block, self._channels)
-        if given + len(block) == 0:  # a few samples at a high rate are none at the model's
+        if given + len(block) == 0:  # at the model's rate a few samples can become none
             yield np.zeros((1, self._channels), np.float32)
 
 
 def at_original_rate(
     blocks: Iterable[Float[np.ndarray, "T C"]], latents: Latents, sample_rate: int
 ) -> Iterator[Float[np.ndarray, "T2 C2"]]:
-    """Decoded audio at the rate, in the channels and of the length of what was encoded.
+    """Decoded audio, converted to the rate, channels and length of the audio that was encoded.
 
     Args:
-      blocks: at the model's `sample_rate`.
-      latents: say what was encoded.
+      blocks: decoded audio at the model's `sample_rate`.
+      latents: state the rate, channels and length.
 
     Raises:
       UserError: a block is not finite.
@@ -70,5 +70,5 @@ def at_original_rate(
         yield block
     block = resampler(np.zeros((0, latents.channels), np.float32), last=True)[: latents.samples - written]
     yield block
-    # Rates that do not divide can leave the way back a sample short.
+    # If one rate does not divide the other, the result can be a sample short.
     yield np.zeros((latents.samples - written - len(block), latents.channels), np.float32)

@@ -10,13 +10,13 @@ from earvae_jax.model.lengths import resampling_padding
 from earvae_jax.model.oobleck import DILATIONS, RESIDUAL_WIDTH
 
 _UNITS = sum(DILATIONS) * (RESIDUAL_WIDTH - 1) // 2  # steps that a block's residual units see on each side
-_OUTER = 3  # of the first convolutions and the decoder's last, of width 7
-_ENCODER_LAST = 1  # of the encoder's last convolution, of width 3
-_ANTIALIAS = 5  # twelve taps on each of the ways up and down, at twice the rate
+_OUTER = 3  # reach of the first convolutions and the decoder's last, of width 7
+_ENCODER_LAST = 1  # reach of the encoder's last convolution, of width 3
+_ANTIALIAS = 5  # reach of resampling up and down, each with twelve taps at twice the rate
 
 
 class Reach(NamedTuple):
-    """Steps that an output sees to its left and right, its own position not counted."""
+    """Steps that an output sees to its left and right, not counting its own position."""
 
     left: int
     right: int
@@ -58,12 +58,12 @@ def decoder_reach(config: DecoderConfig) -> Reach:
 
 
 def encoder_context(config: ModelConfig) -> Reach:
-    """Latents that an encoder window needs beside those it keeps."""
+    """Latents that an encoder window needs besides those it keeps."""
     left, right = encoder_reach(config.encoder)
     ratio = config.downsampling_ratio
     return Reach(-(-left // ratio), -(-(right - (ratio - 1)) // ratio))
 
 
 def decoder_context(config: ModelConfig) -> Reach:
-    """Latents that a decoder window needs beside those it keeps."""
+    """Latents that a decoder window needs besides those it keeps."""
     return decoder_reach(config.decoder)

@@ -1,4 +1,4 @@
-"""What a pipeline is asked to do with one piece of audio."""
+"""A task: what a pipeline has to do with one piece of audio."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ LatentKind = Literal["mean", "sample"]
 
 
 class Reader(Protocol):
-    """What a task reads audio from: `AudioReader`, or an array."""
+    """The source from which a task reads audio: an `AudioReader` or an array."""
 
     sample_rate: int
     channels: int
@@ -24,12 +24,12 @@ class Reader(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One piece of audio: where it comes from and what is to be made of it.
+    """One piece of audio: where it comes from and what to make of it.
 
     Attributes:
-      name: goes into the latents, and seeds the noise where they are sampled.
-      audio: opens the audio to encode, or
-      latents: reads latents that exist already.
+      name: stored in the latents; it seeds the noise of sampled ones.
+      audio: opens the audio to encode; None if `latents` is given.
+      latents: reads latents that exist already; None if `audio` is given.
       keep: receives the latents.
       write: receives the decoded blocks at the original rate, as an iterator, in a thread of its own.
       latent: "mean", or "sample" with `seed`.

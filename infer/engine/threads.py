@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind the computation, in threads that end with it."""
+"""Threads that read ahead of the computation and write behind it, and end with it."""
 
 import contextlib
 import queue
@@ -8,17 +8,17 @@ from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 _END = object()
-_POLL_SECONDS = 0.1  # how often a waiting thread looks whether it is still wanted
+_POLL_SECONDS = 0.1  # how often a waiting thread checks whether it is still needed
 
 
 class Abandoned(BaseException):
-    """Raised in a writer whose result nobody waits for any more."""
+    """Raised in a writer whose result is no longer needed."""
 
 
 def prefetched(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
-    """The same items, up to `depth` of them made ahead in a thread of their own.
+    """Yields the same items; a thread makes up to `depth` of them ahead.
 
-    An exception of the iterable is raised here. Closing this generator ends the thread.
+    An exception in the thread is raised here. Closing this generator ends the thread.
     """
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
     stop = threading.Event()
@@ -57,10 +57,10 @@ def prefetched(items: Iterable[Item], depth: int) -> Generator[Item, None, None]
 
 
 class Writer(Generic[Item]):
-    """Runs `write(items)` in a thread, where items are what `put` gives, until `finish`.
+    """Runs `write(items)` in a thread; the items are those given to `put` until `finish`.
 
-    The writer reads as sequential code: it opens its file, loops over the items, closes it. Its exception is
-    kept in `error`.
+    So `write` can be sequential code: it opens its file, loops over the items and closes the file. Its
+    exception is kept in `error`.
     """
 
     def __init__(self, write: Callable[[Iterator[Item]], None], *, depth: int = 4):
@@ -71,11 +71,11 @@ class Writer(Generic[Item]):
         self._thread.start()
 
     def put(self, item: Item) -> None:
-        """Hands over an item; waits while the writer is behind. A failed writer throws it away."""
+        """Hands over an item; waits while the writer is behind. A failed writer discards it."""
         self._items.put(item)
 
     def finish(self) -> None:
-        """Tells that everything was given, and waits for the writer."""
+        """Says that no more items come, and waits for the writer."""
         self._items.put(_END)
         self._thread.join()
 

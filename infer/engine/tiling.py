@@ -1,8 +1,8 @@
 """Cutting a file into windows of a few fixed sizes whose kept parts are exact and cover the file.
 
-A window holds `size` latents, or their samples. Where the file goes on beyond it, the latents next to the
-edge lack a part of what they see and are not kept: `context` of them on each side. Where the file itself ends
-at the edge, all are kept.
+A window holds `size` latents, or their samples. If the file goes on beyond an edge of the window, the
+`context` latents next to the edge lack a part of what they see and are not kept. If the file itself ends at
+the edge, all are kept.
 """
 
 import functools
@@ -12,10 +12,10 @@ from typing import NamedTuple
 from earvae_jax.errors import UserError
 from earvae_jax.infer.engine.receptive_field import Reach
 
-# Each a multiple of the next, so that any length is covered with little left over. In seconds of 44.1 kHz
-# music about 24, 6 and 1.5.
+# Each is a multiple of the next, so that windows cover any length with little left over. They last about 24,
+# 6 and 1.5 seconds of 44.1 kHz music.
 WINDOW_SIZES = (1024, 256, 64)
-# What a window costs beside its latents, in latents: reading the weights and starting the program.
+# The fixed cost of a window, in latents: reading the weights and starting the program.
 _OVERHEAD = 8
 
 
@@ -32,29 +32,31 @@ class Window(NamedTuple):
     """A window of a file, in latents."""
 
     start: int  # first latent in the window
-    size: int  # latents in the window, those behind the end of the file included
+    size: int  # latents in the window, including those beyond the end of the file
     keep_from: int  # first latent kept, counted in the file
-    keep_to: int  # one behind the last latent kept
+    keep_to: int  # one after the last latent kept
 
 
 class Tiling:
     """Chooses windows one after the other; their kept parts cover a file without a gap or an overlap.
 
     Args:
-      sizes: of the windows to choose from, in latents.
-      context: latents that a window needs beside those it keeps.
-      free_padding: whether what a window holds beyond the end of the file costs nothing.
+      sizes: sizes of the windows to choose from, in latents.
+      context: latents that a window needs besides those it keeps.
+      free_padding: whether the part of a window beyond the end of the file costs nothing.
     """
 
     def __init__(self, sizes: Sequence[int], context: Reach, *, free_padding: bool = False):
         shortest = context.left + context.right + 1
         if min(sizes) < shortest:
-            raise UserError(f"a window of {min(sizes)} latents keeps none; it needs at least {shortest}")
+            raise UserError(
+                f"a window of {min(sizes)} latents keeps none; pass window_sizes of {shortest} or more"
+            )
         self.sizes, self.context, self._free_padding = tuple(sorted(sizes)), context, free_padding
 
     @property
     def lookahead(self) -> int:
-        """Latents behind the start of a window that must be there to choose it before the end is known."""
+        """Latents from a window's start on that must be read to choose it before the file's end is known."""
         return 2 * self.sizes[-1]
 
     def plan(self, latents: int) -> list[Window]:
@@ -67,10 +69,10 @@ class Tiling:
         return windows
 
     def next(self, kept: int, latents: int) -> Window:
-        """The window that follows the first `kept` latents of `latents`.
+        """The next window of a file of `latents` latents, of which the first `kept` are done.
 
-        A file whose end is not known yet may pass what is known, if that is `lookahead` behind the window's
-        start: the largest size is best so far from the end.
+        While the end of the file is unknown, `latents` may be the number known so far, if that is at least
+        `lookahead` after the window's start: so far from the end the largest size is best.
         """
         start = max(0, kept - self.context.left)
         rest = latents - start

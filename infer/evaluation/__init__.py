@@ -1,1 +1,1 @@
-"""Comparing reconstructions with originals: pairs, metrics and the report page."""
+"""Compares reconstructions with originals: pairs, metrics and the report page."""

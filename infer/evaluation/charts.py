@@ -15,20 +15,20 @@ _BANDS = 96
 
 
 def frequency_place(hz: float) -> float:
-    """Where a frequency stands on the logarithmic axis of pictures and charts, 0 at 30 Hz, 1 at 20 kHz."""
+    """Position of a frequency on the logarithmic axis of pictures and charts: 0 at 30 Hz, 1 at 20 kHz."""
     return math.log(hz / LOWEST_HZ) / math.log(HIGHEST_HZ / LOWEST_HZ)
 
 
 def band_means(
     frequencies: Float[np.ndarray, " F"], curve: Float[np.ndarray, " F"]
 ) -> list[tuple[float, float | None]]:
-    """Centre in Hz and mean of a curve in bands of equal width on the axis; None where nothing is."""
+    """Centre in Hz and mean of a curve in bands of equal width on the axis; None if it is undefined there."""
     edges = np.geomspace(LOWEST_HZ, min(HIGHEST_HZ, frequencies[-1]), _BANDS + 1)
     means = []
     for low, high in itertools.pairwise(edges):
         centre = math.sqrt(low * high)
         inside = (frequencies >= low) & (frequencies < high)
-        # Bands narrower than a bin take the nearest one.
+        # Bands narrower than a bin take the nearest bin.
         values = curve[inside] if inside.any() else curve[[np.argmin(np.abs(frequencies - centre))]]
         values = values[np.isfinite(values)]
         means.append((centre, float(values.mean()) if len(values) else None))
@@ -65,7 +65,7 @@ def coherence_chart(spectra: SpectralMetrics) -> str:
 
 
 def _path(points: list[tuple[float, float | None]]) -> str:
-    """Straight lines between the points, broken where there is none."""
+    """Straight lines between the points, broken where a value is None."""
     commands, pen_down = [], False
     for hz, value in points:
         if value is not None:

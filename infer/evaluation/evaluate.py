@@ -1,4 +1,4 @@
-"""Evaluating pairs of files as published, and writing the results down."""
+"""Evaluates pairs of files as published and writes the results."""
 
 import csv
 import dataclasses
@@ -25,7 +25,7 @@ RATE = 44_100  # Hz; the published evaluation resamples everything to it
 
 RESULTS, SUMMARY, TABLE = "evaluation_results.json", "evaluation_summary.txt", "evaluation_files.csv"
 
-# Names of the published evaluation_results.json for those of `evaluate_pair`.
+# Keys of the published evaluation_results.json, and the metrics of `evaluate_pair` that they stand for.
 _PUBLISHED_NAMES = {
     "avg_sisdr": "si_sdr",
     "avg_mel_distance": "mel_distance",
@@ -63,7 +63,7 @@ class PairResult:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Results of one model, and by name why other files have none."""
+    """Results of one model, and the reason for each file without a result, by name."""
 
     model_name: str
     results: list[PairResult]
@@ -89,7 +89,7 @@ def read_pair(pair: Pair) -> PairAudio:
     if original.shape[1] != reconstruction.shape[1]:
         raise UserError(
             f"{shown(pair.reconstruction)}: has {_channels(reconstruction)}, "
-            f"its original {_channels(original)}"
+            f"but its original has {_channels(original)}"
         )
     excess = len(original) - len(reconstruction)
     if excess:
@@ -98,7 +98,7 @@ def read_pair(pair: Pair) -> PairAudio:
         notes.append(f"{longer} trimmed by {abs(excess)} samples to {shorter / RATE:.2f} s")
         original, reconstruction = original[:shorter], reconstruction[:shorter]
     if not len(original):
-        raise UserError(f"{shown(pair.reconstruction)}: nothing is left of it at {RATE} Hz")
+        raise UserError(f"{shown(pair.reconstruction)}: has no samples left at {RATE} Hz")
     return PairAudio(original, reconstruction, notes)
 
 
@@ -107,7 +107,7 @@ def _channels(audio: np.ndarray) -> str:
 
 
 def evaluate_model(model: Model) -> Evaluation:
-    """Measures every pair of a model; what cannot be measured is logged and kept with its reason."""
+    """Measures every pair of a model; logs and records the files that cannot be measured, with the reason."""
     results, failures = [], dict(model.unpaired)
     for name, why in failures.items():
         logging.error("%s: %s", shown(model.folder / name), why)
@@ -116,7 +116,7 @@ def evaluate_model(model: Model) -> Evaluation:
         try:
             audio = read_pair(pair)
             compared = explaining(pair.reconstruction, "cannot be compared with its original")
-            with compared, np.errstate(all="ignore"):  # what overflows is undefined
+            with compared, np.errstate(all="ignore"):  # a metric that overflows is undefined
                 metrics = measure_pair(audio.original, audio.reconstruction, RATE)
         except UserError as error:
             failures[pair.name] = str(error)
@@ -132,7 +132,7 @@ def evaluate_model(model: Model) -> Evaluation:
 
 
 def one_line(values: dict[str, float | None]) -> str:
-    """The columns of the paper's table for people."""
+    """The columns of the paper's table as a line of text."""
     shown = (
         ("SI-SDR", "si_sdr", "{:.2f} dB"),
         ("mel", "mel_distance", "{:.3f}"),
@@ -158,8 +158,8 @@ def means(results: Sequence[PairResult]) -> dict[str, float | None]:
 def write_results(evaluation: Evaluation, output_dir: Path) -> None:
     """Writes the published JSON and text summaries and a CSV with a row for each file.
 
-    The JSON has the published keys; a metric that no file has is null, and `failed_files` names what could
-    not be evaluated.
+    The JSON has the published keys. A metric that no file has is null, and `failed_files` names the files
+    that could not be evaluated.
     """
     averages = means(evaluation.results)
     summary = {"model_name": evaluation.model_name, "file_count": len(evaluation.results)}

@@ -25,19 +25,19 @@ class Model:
     """What one model reconstructed, as the published evaluation groups it."""
 
     name: str  # of its folder, relative to the folder that holds several
-    folder: Path  # where results go unless told otherwise
+    folder: Path  # where results go by default
     pairs: list[Pair]
-    unpaired: dict[str, str]  # name of a file without its partner: what is missing
+    unpaired: dict[str, str]  # by the name of a file without a partner: what is missing
 
 
 def find_models(originals: str | Path, reconstructions: str | Path | None = None) -> list[Model]:
-    """Pairs up files; one model for two folders or files, one for each folder of pairs in a single folder.
+    """Pairs up files: two folders or files make one model, a single folder one for each folder of pairs.
 
     Two folders are matched by relative path, whatever the audio format; a reconstruction may carry the suffix
     `_vae_rec`. In a single folder every `NAME_vae_rec` is the reconstruction of the `NAME` beside it.
 
     Raises:
-      UserError: an input that does not exist or holds no pair at all, a file against a folder.
+      UserError: an input does not exist or holds no pair, or one input is a file and the other a folder.
     """
     originals = Path(originals)
     if reconstructions is None:
@@ -53,7 +53,7 @@ def find_models(originals: str | Path, reconstructions: str | Path | None = None
         return [Model(reconstructions.stem, reconstructions.parent, [pair], {})]
     model = _two_folders(originals, reconstructions)
     if not model.pairs:
-        raise UserError(f"no file in {reconstructions} has the name of one in {originals}")
+        raise UserError(f"no file in {reconstructions} has the same name as one in {originals}")
     return [model]
 
 
@@ -72,7 +72,7 @@ def _published_layout(root: Path) -> list[Model]:
             models.append(_match(name, folder, sources, {Path(path.name): path for path in finished}))
     if not any(model.pairs for model in models):
         raise UserError(
-            f"{root}: no pair NAME.wav, NAME{SUFFIX}.wav in it; two folders are given as two arguments"
+            f"{root}: holds no pair NAME.wav, NAME{SUFFIX}.wav; give two folders as two arguments"
         )
     return models
 
@@ -85,7 +85,7 @@ def _two_folders(originals: Path, reconstructions: Path) -> Model:
 
 
 def _match(name: str, folder: Path, sources: dict[Path, Path], finished: dict[Path, Path]) -> Model:
-    """Pairs by relative name without its ending; the same ending decides where several would do."""
+    """Pairs files by relative name without ending; of several candidates, the same ending decides."""
     by_name: dict[Path, list[Path]] = defaultdict(list)
     for relative in sources:
         by_name[relative.with_suffix("")].append(relative)
@@ -110,6 +110,6 @@ def _match(name: str, folder: Path, sources: dict[Path, Path], finished: dict[Pa
 
 
 def _plain_name(relative: Path, sources: dict[Path, Path]) -> Path:
-    """Without its ending, where no other has the same."""
+    """The name without its ending, unless another file would have the same."""
     plain = relative.with_suffix("")
     return plain if sum(other.with_suffix("") == plain for other in sources) == 1 else relative

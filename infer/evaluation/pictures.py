@@ -15,14 +15,14 @@ from earvae_jax.signal.spectral import hann_window
 
 LOWEST_HZ, HIGHEST_HZ = 30.0, 20_000.0
 DYNAMIC_RANGE = 90.0  # dB shown below the loudest point
-_LEAST_LOUD = -60.0  # dB at which the colours end at least, so that silence is dark
+_LEAST_LOUD = -60.0  # dB: the bright end of the colours is never lower, so that silence is dark
 LARGEST_DIFFERENCE = 12.0  # dB at which the colours of a difference end
 _N_FFT = 4096
 _WIDTH, _HEIGHT = 1000, 240  # pixels of a spectrogram
 _FIELD = 192  # pixels of a stereo field's side
 # From silence to full level: black, violet, red, orange, pale yellow; even steps of lightness.
 _HEAT = "000004 160b39 420a68 6a176e 932667 bc3754 dd513a f37819 fca50a f6d746 fcffa4"
-# Lost energy and added energy; both fade to transparent at no difference, for light and dark pages alike.
+# Lost energy and added energy; both fade to transparent at no difference, to suit light and dark pages.
 _LOST, _ADDED = "2b7de0", "e8590c"
 
 
@@ -48,7 +48,7 @@ def spectrograms(
     one, other, difference = (
         _png((level - loudest + DYNAMIC_RANGE) / DYNAMIC_RANGE * 255, _ramp(_HEAT)) for level in levels
     )
-    # Single bins of noise differ by chance: compare the energy of small neighbourhoods.
+    # Single bins of noise differ by chance, so compare the energy of small neighbourhoods.
     smooth = [10 * np.log10(_smoothed(power) + 1e-14) for power in powers[:2]]
     change = np.clip((smooth[1] - smooth[0]) / LARGEST_DIFFERENCE, -1, 1)
     audible = np.clip((np.maximum(*smooth) - loudest + DYNAMIC_RANGE) / 20, 0, 1)
@@ -102,7 +102,7 @@ def _log_frequency_power(audio: np.ndarray, sample_rate: int) -> Float[np.ndarra
 
 
 def _at(table: np.ndarray, position: float) -> np.ndarray:
-    """A row between two rows, linearly."""
+    """A row interpolated linearly between two rows."""
     below = int(np.clip(np.floor(position), 0, len(table) - 2))
     share = np.clip(position - below, 0, 1)
     return (1 - share) * table[below] + share * table[below + 1]

@@ -24,8 +24,8 @@ from earvae_jax.system.atomic import replacing
 
 REPORT = "report.html"
 
-# Column heading with the better direction, key of a metric, unit, format. `true_peak_distance` is the paper's
-# dbTP.
+# Column heading with an arrow towards better values, key of the metric, unit, format. `true_peak_distance` is
+# the paper's dbTP.
 COLUMNS = (
     ("Mel ↓", "mel_distance", "", "{:.2f}"),
     ("STFT ↓", "stft_distance", "", "{:.2f}"),
@@ -46,7 +46,8 @@ def evaluate_into(
 ) -> Evaluation:
     """Evaluates a model's pairs and writes the results and, unless `files` is 0, the report into a folder.
 
-    What `earvae evaluate` and `earvae reconstruct --report` do; errors as `write_report` and `write_results`.
+    `earvae evaluate` and `earvae reconstruct --report` call this; it raises the errors of `write_report` and
+    `write_results`.
     """
     evaluation = evaluate_model(model)
     write_results(evaluation, Path(output_dir))
@@ -62,8 +63,8 @@ def write_report(
 ) -> Path:
     """Writes `report.html` into a folder and returns its path.
 
-    All files stand in the table; the `files` with the lowest SI-SDR can be heard and seen, each in its
-    loudest `excerpt_seconds`. The page loads nothing: audio (FLAC) and pictures are inside it.
+    The table lists all files. The `files` with the lowest SI-SDR have a player and pictures of their loudest
+    `excerpt_seconds`. The page loads nothing: it contains audio (FLAC) and pictures.
 
     Raises:
       UserError: the file cannot be written.
@@ -76,7 +77,7 @@ def write_report(
                 audio = read_pair(result.pair)
                 anchor = f"file-{number}"
                 articles[result.pair.name] = anchor, pair_article(result, audio, anchor, excerpt_seconds)
-        except UserError as error:  # it went while the others were measured; its row stays
+        except UserError as error:  # the file vanished while others were measured; its row stays
             logging.error("%s: %s", REPORT, error)
     text = _page(evaluation, articles)
     path = Path(output_dir) / REPORT

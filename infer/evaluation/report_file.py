@@ -23,12 +23,12 @@ def pair_article(result: PairResult, audio: PairAudio, anchor: str, excerpt_seco
     original, reconstruction = audio.original[start:stop], audio.reconstruction[start:stop]
     facts = [f"{_time(result.seconds)}, {'stereo' if result.channels == 2 else 'mono'}", *result.notes]
     if stop - start < len(audio.original):
-        facts.append(f"heard and seen: {_time(start / RATE)} to {_time(stop / RATE)}, the loudest stretch")
+        facts.append(f"shown and played: {_time(start / RATE)} to {_time(stop / RATE)}, the loudest part")
     peak = max(np.abs(original).max(), np.abs(reconstruction).max())
     gain = min(1.0, 1 / peak) if peak > 0 else 1.0
     if gain < 1:
         facts.append(
-            f"both played {-20 * np.log10(gain):.1f} dB softer, so that the louder one does not clip"
+            f"both are played {-20 * np.log10(gain):.1f} dB softer, so that the louder one does not clip"
         )
     match = result.metrics.values["lufs_difference"] or 0.0
     audio_elements = "".join(
@@ -49,7 +49,7 @@ def pair_article(result: PairResult, audio: PairAudio, anchor: str, excerpt_seco
 
 
 def loudest_stretch(audio: Float[np.ndarray, "T C"], samples: int) -> tuple[int, int]:
-    """Start and end of the `samples` with the most energy, on a grid of 0.1 s; all of a shorter recording."""
+    """Start and end of the `samples` with the most energy, on a grid of 0.1 s; a shorter recording whole."""
     if len(audio) <= samples:
         return 0, len(audio)
     energy = np.concatenate([[0], np.cumsum(np.sum(np.square(audio, dtype=np.float64), axis=1))])
@@ -113,7 +113,7 @@ def _coherence_legend(result: PairResult) -> str:
         for key, name in names.items()
         if values[key] is not None
     ]
-    return f'<p class="legend">{"".join(keys) or "undefined: a side is silent or too short"}</p>'
+    return f'<p class="legend">{"".join(keys) or "undefined: one of the two is silent or too short"}</p>'
 
 
 def _fields(original: np.ndarray, reconstruction: np.ndarray) -> str:

@@ -1,7 +1,7 @@
 "use strict";
 
-// One player per file. Both sides run together through gains, so a switch keeps the position to the sample, and
-// reconstruction minus original is one gain turned negative.
+// One player per file. Original and reconstruction play at once through gains, so a switch keeps the position to
+// the sample. The difference, reconstruction minus original, has a gain of -1 for the original.
 const FADE = 0.012; // seconds; short enough to compare, long enough not to click
 let context = null;
 let current = null;

@@ -1,4 +1,4 @@
-"""Ways of computing encoder and decoder over windows; all give the same numbers to rounding."""
+"""Chooses a way to compute encoder and decoder over windows; all give the same numbers up to rounding."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -15,8 +15,8 @@ from earvae_jax.model.oobleck import Decoder, Encoder
 Half = Callable[[PyTree, Float[Array, "B T C"], Extent], Float[Array, "B T2 C2"]]
 
 
-# Narrower models spend in the transforms what these save in products (measured up to 32 channels), and
-# compile in a fifth of the time as they are written.
+# In narrower models the transforms cost what they save in products (measured up to 32 channels), and the
+# plain modules compile in a fifth of the time.
 _MIN_CHUNKED_WIDTH = 64
 
 
@@ -25,10 +25,10 @@ class Formulation(Protocol):
 
     @property
     def compiler_options(self) -> Mapping[str, Any] | None: ...
+
+    # Whether the part of a window beyond the end of the file costs nothing.
     @property
-    def free_padding(
-        self,
-    ) -> bool: ...  # whether what a window holds beyond the end of the file costs nothing
+    def free_padding(self) -> bool: ...
 
     def encoder(self, encoder: Encoder) -> tuple[PyTree, Half]: ...
 
@@ -36,7 +36,7 @@ class Formulation(Protocol):
 
 
 class PlainFormulation:
-    """The modules as they are written, with folded weights."""
+    """Runs the model's own modules, with folded weights."""
 
     compiler_options = None
     free_padding = False

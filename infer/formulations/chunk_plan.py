@@ -1,4 +1,4 @@
-"""How a level covers time in chunks: what each takes in, and where it stands in the buffers."""
+"""How a level covers time in chunks: what each chunk reads, and its place in the buffers."""
 
 import math
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from earvae_jax.model.oobleck import DILATIONS, RESIDUAL_WIDTH
 
 
 class Place(NamedTuple):
-    """Where a signal stands in a buffer: behind `lead` zeros, in `size` steps."""
+    """Where a signal lies in a buffer of `size` steps: after `lead` zeros."""
 
     lead: int
     size: int
@@ -20,32 +20,32 @@ class Plan(NamedTuple):
 
     chunks: int
     length: int  # new steps of a chunk
-    outputs: int  # quarter-rate steps that the units give for a chunk
-    inputs: int  # and that they need for it
-    margin: int  # steps that a chunk's input begins before its first new step
+    outputs: int  # quarter-rate steps that the units output for a chunk
+    inputs: int  # quarter-rate steps of input that they need for them
+    margin: int  # steps by which a chunk's input begins before its first new step
 
     @property
     def span(self) -> int:
-        """Steps from the begin of the first chunk's input to the end of the last one's."""
+        """Steps from the start of the first chunk's input to the end of the last one's."""
         return (self.chunks - 1) * self.length + PHASES * self.inputs
 
 
 class UpWindow(NamedTuple):
-    """What a chunk of a decoder level takes from the level's input, in steps of it."""
+    """What a chunk of a decoder level reads from the level's input."""
 
-    inputs: int
-    skip: int  # of the up-sampled steps, those before the units' input
+    inputs: int  # steps of that input
+    skip: int  # up-sampled steps before the units' input
     place: Place
 
 
 def shift_of(dilation: int) -> int:
-    """Steps that the first output of a residual unit lies behind its first input."""
+    """Steps from the first input of a residual unit to its first output."""
     return PHASES * toom_cook.lag(dilation) + dilation * (RESIDUAL_WIDTH - 1) // 2
 
 
 def plan_chunks(length: int, stride: int, channels: int, chunk: int | None, *, edge: int) -> Plan:
-    """Chunks of a level whose outputs are wanted `edge` steps beyond each end of a chunk."""
-    # 4 MiB for an activation, but not so few steps that the margins weigh.
+    """Plans the chunks of a level; each also outputs `edge` steps beyond both of its ends."""
+    # 4 MiB for an activation, but enough steps to make the margins negligible.
     chunk = chunk or max(4096, (1 << 20) // channels)
     count = -(-length // chunk)
     step = math.lcm(PHASES, stride)
@@ -58,7 +58,7 @@ def plan_chunks(length: int, stride: int, channels: int, chunk: int | None, *, e
 
 
 def up_window(plan: Plan, stride: int) -> UpWindow:
-    """What chunks take from the rate below, through a transposed convolution of width 2·stride."""
+    """What chunks read at the lower rate, before a transposed convolution of width 2·stride."""
     # The inputs n − 1 and n give the s outputs from n·s − s/2 on.
     before = max(0, -(-(plan.margin - stride // 2) // stride))
     skip = before * stride + stride // 2 - plan.margin

@@ -1,9 +1,8 @@
 """Encoder and decoder for CPUs: each level runs over chunks of time whose activations stay in the cache.
 
-A level is an up- or down-sampling with its three residual units. Memory is what limits a CPU here, so a level
-is a loop over chunks of a few thousand steps, each with the margin that its convolutions see; within a chunk
-the units work on four phases by `toom_cook`. The loop ends where the file does: what a window holds beyond it
-costs nothing.
+A level is an up- or down-sampling with its three residual units. Memory limits a CPU here, so a level loops
+over chunks of a few thousand steps, each with the margin that its convolutions see. Within a chunk the units
+work on four phases (`toom_cook`). The loop ends with the file: the part of a window beyond it costs nothing.
 """
 
 import functools
@@ -37,15 +36,15 @@ _OUTER = 3  # steps that the first convolution of the encoder and the last of th
 
 
 class ChunkedFormulation:
-    """Toom-Cook convolutions over cache-sized chunks, in float32; the modules' numbers to rounding.
+    """Toom-Cook convolutions over cache-sized chunks, in float32; equal to the modules up to rounding.
 
     Args:
-      config: of the model; `supports` says which ones can be run.
-      chunk: steps of a chunk, or None for what keeps the cache.
+      config: the model's; `supports` says whether it can be run.
+      chunk: steps of a chunk; None chooses what fits the cache.
     """
 
-    # XLA expands barriers before it fuses, and then works out each snake again in each of its twenty readers.
-    # This keeps them. Without it the numbers are the same and the time is 2.6 times as long.
+    # By default XLA removes barriers before it fuses, and then computes a snake again in each of its twenty
+    # readers. This keeps the barriers. Without it the numbers are the same, but take 2.6 times as long.
     compiler_options = MappingProxyType({"xla_disable_hlo_passes": "cse_barrier_expander"})
     free_padding = True
 
@@ -66,7 +65,7 @@ class ChunkedFormulation:
 
 
 def supports(config: ModelConfig) -> bool:
-    """Whether encoder and decoder are made of what is written here."""
+    """Whether this file can compute the encoder and decoder of a config."""
     halves = (config.encoder, config.decoder)
     return (
         all(half.use_snake and not half.antialias_activation for half in halves)
@@ -83,14 +82,14 @@ def encode(
     strides: Sequence[int],
     chunk: int | None = None,
 ) -> Float[Array, "B N E"]:
-    """What `Encoder` computes; T is a multiple of all strides together. Finite outside the extent."""
+    """Computes what `Encoder` does; T is a multiple of all strides' product. Finite outside the extent."""
     length = audio.shape[1]
     extent = _clipped(extent, length)
     plans = []
     for level, stride in zip(weights.levels, strides, strict=True):
         plans.append(plan_chunks(length, stride, level.channels, chunk, edge=stride // 2))
         length //= stride
-    # Each level writes into the buffer that the next one reads, with the zeros of its margins around.
+    # Each level writes into the buffer that the next one reads, between the zeros of that level's margins.
     places = [Place(plan.margin, plan.span) for plan in plans[1:]] + [Place(0, length)]
     x = _placed(extent.keep(audio), Place(plans[0].margin + _OUTER, plans[0].span + 2 * _OUTER))
     for index, (level, stride) in enumerate(zip(weights.levels, strides, strict=True)):
@@ -110,7 +109,7 @@ def decode(
     tanh: bool,
     chunk: int | None = None,
 ) -> Float[Array, "B T C"]:
-    """What `Decoder` computes, `strides` in the order of its blocks. Finite outside the extent."""
+    """Computes what `Decoder` does; `strides` are in the order of its blocks. Finite outside the extent."""
     length = latents.shape[1]
     extent = _clipped(extent, length)
     plans = []
@@ -139,7 +138,7 @@ def _encoder_level(
     place: Place,
     first: ConvWeights | None,
 ) -> Float[Array, "B M2 C2"]:
-    """One block, with the encoder's first convolution in front of it where `first` is given."""
+    """One block, preceded by the encoder's first convolution if `first` is given."""
     outer = 0 if first is None else _OUTER
 
     def chunk_of(start):
@@ -147,7 +146,7 @@ def _encoder_level(
         begun = toom_cook.split(values) if first is None else _first_phases(values, first, plan.inputs)
         phases, time = _units(begun, level.units, start - plan.margin, plan, extent)
         active = toom_cook.join(_activated(phases, level.snake, time, extent))
-        # Width 2s and stride s: two taps over s steps side by side.
+        # A convolution of width 2s and stride s is one of two taps over s adjacent steps.
         steps = plan.length // stride + 1
         active = active[:, : steps * stride].reshape(x.shape[0], steps, -1)
         return conv1d(active, *level.resample)
@@ -165,7 +164,7 @@ def _decoder_level(
     place: Place,
     ending: HalfWeights | None,
 ) -> Float[Array, "B M2 C2"]:
-    """One block, with the decoder's last snake and convolution behind it where `ending` is given."""
+    """One block, followed by the decoder's last snake and convolution if `ending` is given."""
     after = extent.upsampled(stride, nearest=False)
 
     def chunk_of(start):
@@ -173,7 +172,7 @@ def _decoder_level(
         values = lax.dynamic_slice_in_dim(x, first, window.inputs, axis=1)
         inside = _inside(extent, first - window.place.lead, 1, window.inputs)
         active = pinned(jnp.where(inside, snake(values, *level.snake), 0))
-        # Two taps to s outputs side by side: the transposed convolution, polyphase.
+        # The transposed convolution in polyphase form: two taps to s adjacent outputs.
         values = conv1d(active, *level.resample)
         values = values.reshape(x.shape[0], (window.inputs - 1) * stride, -1)
         values = lax.slice_in_dim(values, window.skip, window.skip + PHASES * plan.inputs, axis=1)
@@ -192,7 +191,7 @@ def _over_chunks(
     place: Place,
     stop: Int[Array, ""],
 ) -> Float[Array, "B M C"]:
-    """The `steps` outputs of every chunk before `stop`, one behind the other at their place in a buffer."""
+    """The `steps` outputs of each chunk before `stop`, one after the other, at `place` in a buffer."""
     output = jax.eval_shape(chunk_of, jnp.int32(0))
     size = max(place.size, place.lead + plan.chunks * steps)
     buffer = jnp.zeros((output.shape[0], size, output.shape[2]), output.dtype)
@@ -208,7 +207,7 @@ def _over_chunks(
 def _units(
     phases: toom_cook.Phases, units: Sequence[UnitWeights], time: Int[Array, ""], plan: Plan, extent: Extent
 ) -> tuple[toom_cook.Phases, Int[Array, ""]]:
-    """The residual units on phases that begin at `time`; their outputs begin at the time returned."""
+    """Runs the residual units on phases that begin at `time`; the outputs begin at the time returned."""
     steps = plan.outputs
     wanted = []
     for dilation in reversed(DILATIONS):
@@ -217,7 +216,7 @@ def _units(
     for unit, dilation, steps in zip(units, DILATIONS, reversed(wanted), strict=True):
         active = _activated(phases, unit.snake, time, extent)
         wide = toom_cook.convolve(active, unit.kernels, dilation, steps)
-        # A 1×1 convolution mixes no times: what stands outside of the file stays there.
+        # A 1×1 convolution does not mix times: values outside the file stay outside.
         again = pinned([snake(y + unit.bias, *unit.snake) for y in wide])
         shift = shift_of(dilation)
         residual = toom_cook.window(phases, shift, steps)
@@ -229,7 +228,7 @@ def _units(
 def _activated(
     phases: toom_cook.Phases, weights: SnakeWeights, time: Int[Array, ""], extent: Extent
 ) -> list[Float[Array, "B Q C"]]:
-    """The snake of phases that begin at `time`, zero outside of the file."""
+    """The snake of phases that begin at `time`; zero outside the file."""
     inside = [_inside(extent, time + phase, PHASES, x.shape[1]) for phase, x in enumerate(phases)]
     return pinned([jnp.where(keep, snake(x, *weights), 0) for keep, x in zip(inside, phases, strict=True)])
 
@@ -237,15 +236,15 @@ def _activated(
 def _first_phases(
     values: Float[Array, "B T C"], first: ConvWeights, steps: int
 ) -> list[Float[Array, "B Q O"]]:
-    """The encoder's first convolution, each phase of it as a strided one."""
+    """The encoder's first convolution, one strided convolution for each phase."""
     size = PHASES * steps + 2 * _OUTER - (PHASES - 1)
     parts = [lax.slice_in_dim(values, phase, phase + size, axis=1) for phase in range(PHASES)]
     return pinned([conv1d(part, *first, stride=PHASES) for part in parts])
 
 
 def _last(phases: toom_cook.Phases, kernel: Float[Array, "1 C E"], length: int) -> Float[Array, "B T O"]:
-    """The decoder's last convolution, from the time PHASES behind the phases' first."""
-    # To so few channels, width 7 is one 1×1 convolution to every tap's product and seven shifted sums.
+    """The decoder's last convolution, starting PHASES steps after the first time of the phases."""
+    # For so few channels, a 1×1 convolution gives the products of all seven taps; shifted, they are summed.
     taps = toom_cook.join([conv1d(x, kernel) for x in phases])
     taps = taps.reshape(*taps.shape[:2], RESIDUAL_WIDTH, -1)
     begin = PHASES - _OUTER
@@ -258,7 +257,7 @@ def _inside(extent: Extent, time: Int[Array, ""], step: int, count: int) -> Bool
 
 
 def _clipped(extent: Extent, length: int) -> Extent:
-    """Zero padding begins at the edge of the window at the latest, as the modules have it."""
+    """Limits the extent to the window: as in the modules, zero padding begins there at the latest."""
     return Extent(jnp.maximum(extent.start, 0), jnp.minimum(extent.stop, length))
 
 

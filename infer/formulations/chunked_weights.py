@@ -1,4 +1,4 @@
-"""Weights of encoder and decoder as `chunked` computes with them: folded, transformed, in two taps."""
+"""Weights of encoder and decoder in the form that `chunked` uses: folded, transformed, in two taps."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ class UnitWeights(NamedTuple):
 
 
 class LevelWeights(NamedTuple):
-    """A block; `resample` in two taps: over s·I inputs (down), or to s·O outputs (up)."""
+    """A block; `resample` has two taps, over s·I inputs (down) or to s·O outputs (up)."""
 
     units: tuple[UnitWeights, ...]
     snake: SnakeWeights
@@ -57,15 +57,15 @@ class HalfWeights(NamedTuple):
 
 
 def encoder_weights(encoder: Encoder) -> HalfWeights:
-    """Of an encoder."""
-    blocks: list[Any]  # nnx.List does not say of what
+    """The weights of an encoder."""
+    blocks: list[Any]  # nnx.List does not state the type of its items
     first, *blocks, activation, last = folded(encoder).layers
     levels = [_level(block.layers[:3], block.layers[3], _down(block.layers[4])) for block in blocks]
     return HalfWeights(_conv(first), tuple(levels), _snake(activation), _conv(last))
 
 
 def decoder_weights(decoder: Decoder) -> HalfWeights:
-    """Of a decoder; its last convolution as `_by_tap` has it."""
+    """The weights of a decoder; `_by_tap` gives its last convolution."""
     blocks: list[Any]  # as above
     first, *blocks, activation, last, _ = folded(decoder).layers
     levels = [
@@ -96,7 +96,7 @@ def _conv(conv: Conv) -> ConvWeights:
 
 
 def _on_host(array: Array | np.ndarray) -> Any:
-    """In NumPy, though declared as JAX's, which weights are once they stand on a device."""
+    """The array in NumPy, for fields declared as JAX's: weights become those on a device."""
     return np.asarray(array)
 
 
@@ -112,6 +112,6 @@ def _up(conv: Conv, stride: int) -> ConvWeights:
 
 
 def _by_tap(conv: Conv) -> ConvWeights:
-    """Width 7 as width 1 to the products of all seven taps; without a bias."""
+    """A convolution of width 7 as one of width 1 to the products of all seven taps; without a bias."""
     kernel, bias = _conv(conv)
     return ConvWeights(kernel.transpose(1, 0, 2).reshape(1, kernel.shape[1], -1), bias)

@@ -1,8 +1,8 @@
 """Convolutions of width 7 by the Toom-Cook algorithm F(4, 4): 3.5 multiplications for an output instead of 7.
 
-Four outputs of a 4-tap convolution are the coefficients of a polynomial product that seven products at seven
+Four outputs of a 4-tap convolution are coefficients of a product of polynomials, which its values at seven
 points determine (Winograd, Arithmetic Complexity of Computations, 1980). A width of 7 is two groups of four
-taps, the eighth being zero. The second group sees what the first does four taps later, so each of the seven
+taps, the eighth being zero. The second group sees what the first sees four taps later, so each of the seven
 products is one 2-tap convolution of the same transformed input.
 
 Time is split into four phases: phase p holds the times 4q + p. With an odd dilation d the taps t, t + d,
@@ -23,8 +23,8 @@ from earvae_jax.model.convolution import conv1d
 PHASES = 4
 _TAPS = 4  # of a group
 _GROUPS = 2
-# With infinity as the seventh. Small, and powers of two: what the transforms multiply by stays exact, and the
-# rounding of the products grows little on the way back.
+# Infinity is the seventh point. Small powers of two keep the transforms' factors exact, and the rounding of
+# the products grows little in the transform back.
 _POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5)
 
 Phases = Sequence[Float[Array, "B Q C"]]
@@ -59,12 +59,12 @@ def transform_kernel(kernel: Float[np.ndarray, "7 I O"]) -> tuple[Float[np.ndarr
 
 
 def lag(dilation: int) -> int:
-    """Quarter-rate steps that the first output of `convolve` lies behind the first input, taps apart."""
+    """Quarter-rate steps from the first input of `convolve` to its first output, not counting the taps."""
     return (PHASES - 1) * dilation // PHASES
 
 
 def inputs_for(outputs: int, dilation: int) -> int:
-    """Quarter-rate steps of input that `convolve` needs for so many of output."""
+    """Quarter-rate steps of input that `convolve` needs for `outputs` such steps of output."""
     last = PHASES * (outputs + lag(dilation) - 1) + (PHASES + len(_POINTS)) * dilation
     return last // PHASES + 1
 
@@ -83,7 +83,7 @@ def join(phases: Phases) -> Float[Array, "B T C"]:
 
 
 def window(phases: Phases, start: int, steps: int) -> list[Float[Array, "B Q C"]]:
-    """Phases of the signal that begins at time `start`."""
+    """The phases of the signal from time `start` on."""
     times = range(start, start + PHASES)
     return [_steps(phases[time % PHASES], time // PHASES, steps) for time in times]
 

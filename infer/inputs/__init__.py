@@ -1,1 +1,1 @@
-"""What people hand to the codec: audio, latents, paths, and lists of these."""
+"""The inputs of the codec: audio, latents, paths, and lists of these."""

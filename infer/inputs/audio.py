@@ -1,4 +1,4 @@
-"""What people hand to the codec as audio: arrays of any kind, and paths."""
+"""Audio as an input of the codec: arrays of any kind, and paths."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from earvae_jax.errors import UserError
 from earvae_jax.infer.engine.task import Reader
 from earvae_jax.system.addresses import address
 
-_BLOCK = 1 << 20  # samples looked at at a time, so that an hour of int16 is never held as floats
+_BLOCK = 1 << 20  # samples checked at a time, so that an hour of int16 is never held as floats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +26,10 @@ class AudioInput:
     """One piece of audio, not opened yet.
 
     Attributes:
-      open: gives the reader.
-      name: of the file, "" for an array.
-      shown: what an error of it begins with.
-      flat: it is one dimension, [T].
+      open: opens a reader of it.
+      name: the file's name, "" for an array.
+      shown: how an error message about it begins.
+      flat: whether it has one dimension, [T].
     """
 
     open: Callable[[], AbstractContextManager[Reader]]
@@ -39,20 +39,20 @@ class AudioInput:
 
 
 def audio_input(given: Any, *, channels: int, default_rate: int, sample_rate: Any = None) -> AudioInput:
-    """An array or a path.
+    """Takes an array or a path.
 
-    Arrays are [T, C] or, mono, [T], and of:
+    Arrays are [T, C], or [T] for mono, and hold:
       floats of any width, full scale 1;
       int8, int16 and int32 PCM, divided by its full scale (2^7, 2^15, 2^31);
       uint8, uint16 and uint32 PCM, whose zero is in the middle: uint8 becomes (x − 128) / 128.
 
     Args:
-      channels: of the model.
-      default_rate: of an array, in Hz, where `sample_rate` does not say it; a file knows its own.
+      channels: the model's channels.
+      default_rate: rate of an array in Hz if `sample_rate` is None; a file states its own.
 
     Raises:
-      UserError: other numbers, another shape, no samples, some that are not finite, a `sample_rate` that is
-        none. What is wrong with a file shows when it is opened, a `sample_rate` that is not its own too.
+      UserError: the array has other numbers, another shape, no samples or some that are not finite, or
+        `sample_rate` is not a rate. Files, and whether `sample_rate` is theirs, are checked at opening.
     """
     rate = _rate(sample_rate)
     if isinstance(given, (str, os.PathLike)):
@@ -66,7 +66,7 @@ def audio_input(given: Any, *, channels: int, default_rate: int, sample_rate: An
 
 
 def local_path(given: str | os.PathLike, what: str) -> Path:
-    """The path, where it is no address."""
+    """The path of a local file; raises a `UserError` for an address."""
     remote = address(given)
     if remote is not None:
         raise UserError(f"{remote}: only local files are read as {what}: download it and pass its path")
@@ -76,10 +76,10 @@ def local_path(given: str | os.PathLike, what: str) -> Path:
 def to_amplitudes(block: np.ndarray) -> Float[np.ndarray, "..."]:
     """Samples as float32 of full scale 1; see `audio_input`."""
     if is_floating(block.dtype):
-        with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite, and refused as that
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is refused
             return np.asarray(block, np.float32)
     scale = full_scale(block.dtype)
-    if block.dtype.kind == "u":  # with the highest bit turned over it is signed
+    if block.dtype.kind == "u":  # flipping the highest bit makes it signed
         block = (block ^ block.dtype.type(scale)).view(f"i{block.dtype.itemsize}")
     return block.astype(np.float32) / np.float32(scale)
 
@@ -128,7 +128,7 @@ def _open(path: Path, sample_rate: int | None) -> AudioReader:
     if sample_rate not in (None, reader.sample_rate):
         with reader:
             raise UserError(
-                f"{path}: is at {reader.sample_rate} Hz, not at sample_rate={sample_rate}; a file needs none"
+                f"{path}: has {reader.sample_rate} Hz, not {sample_rate}: leave out sample_rate for a file"
             )
     return reader
 

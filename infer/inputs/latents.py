@@ -1,4 +1,4 @@
-"""What people hand to the codec as latents: those of a codec, arrays, paths."""
+"""Latents as an input of the codec: `Latents`, arrays and paths."""
 
 import dataclasses
 import functools
@@ -20,8 +20,8 @@ class LatentInput:
     """The latents of one piece, not read yet.
 
     Attributes:
-      read: gives them.
-      shown: what an error of them begins with.
+      read: reads them.
+      shown: how an error message about them begins.
     """
 
     read: Callable[[], Latents]
@@ -29,15 +29,14 @@ class LatentInput:
 
 
 def latent_input(given: Any, *, dim: int, describe: Callable[[np.ndarray], Latents]) -> LatentInput:
-    """What a codec gave, the path of a latent file, or an array of floats [N, D].
+    """Takes the `Latents` of a codec, the path of a latent file, or an array of floats [N, D].
 
     Args:
-      dim: D of the model.
+      dim: the model's D.
       describe: makes `Latents` of a plain array.
 
     Raises:
-      UserError: an array of integers, of another shape, or not finite. What is wrong with a file shows when
-        it is read.
+      UserError: an array holds integers, has another shape or is not finite. Files are checked at reading.
     """
     if isinstance(given, Latents):
         return LatentInput(lambda: given)
@@ -51,7 +50,7 @@ def latent_input(given: Any, *, dim: int, describe: Callable[[np.ndarray], Laten
 def _values(given: Any, dim: int) -> Float[np.ndarray, "N D"]:
     array = host_array(given, "latents")
     if not is_floating(array.dtype):
-        raise UserError(f"latents are {array.dtype}; expected floats: integers have no scale here")
+        raise UserError(f"latents are {array.dtype}; expected floats, as integers have no known scale")
     shape = list(array.shape)
     if array.ndim == 3:
         raise UserError(

@@ -1,4 +1,4 @@
-"""One thing or a list of them: the answer has the form of what was given."""
+"""One input or a list of inputs: a list gives a list of results, one input gives one result."""
 
 import dataclasses
 import numbers
@@ -12,11 +12,11 @@ Item = TypeVar("Item")
 
 @dataclasses.dataclass(frozen=True)
 class Listed(Generic[Item]):
-    """What was given, an item for each piece.
+    """The inputs of a call, one item each.
 
     Attributes:
-      items: in order.
-      what: names them in messages.
+      items: the inputs in order.
+      what: their name in messages.
       is_list: whether a list or tuple was given, not one thing.
     """
 
@@ -26,10 +26,10 @@ class Listed(Generic[Item]):
 
     @classmethod
     def of(cls, given: Any, what: str, make: Callable[[Any], Item]) -> "Listed[Item]":
-        """`make` of what was given, or of all that the list holds.
+        """Applies `make` to the input, or to each item of a list.
 
         Raises:
-          UserError: what `make` raises, with the item's place; numbers and lists in the list.
+          UserError: `make` refused an item, whose place is named, or a list holds numbers or lists.
         """
         is_list = isinstance(given, (list, tuple))
         listed = cls([], what, is_list)
@@ -43,7 +43,7 @@ class Listed(Generic[Item]):
         return listed
 
     def explained(self, place: int, error: UserError, shown: str = "") -> UserError:
-        """The error with the item's place in the list, and what is `shown` where it does not begin so."""
+        """The error, after the item's place in the list and, unless it begins so already, `shown`."""
         text = str(error)
         if shown and not text.startswith(f"{shown}:"):
             text = f"{shown}: {text}"
@@ -55,6 +55,6 @@ class Listed(Generic[Item]):
 
 
 _NOT_ARRAYS = (
-    "a {kind}, where a list of {what} holds arrays and paths; numbers become an array by numpy.asarray, and "
-    "a rate is passed as sample_rate"
+    "is a {kind}, but a list of {what} holds arrays and paths; make numbers an array with numpy.asarray, and "
+    "pass a rate as sample_rate"
 )

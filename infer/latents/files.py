@@ -16,23 +16,23 @@ from earvae_jax.system.atomic import replacing
 
 FORMAT_VERSION = 1
 _FIELDS = ("sample_rate", "samples", "channels", "model", "name")
-_LARGE = 1 << 30  # bytes: the latents of a day
-_MOST = {"sample_rate": 2**31, "samples": 2**53, "channels": 2**10}  # what no real file comes near
+_LARGE = 1 << 30  # bytes, about the latents of a day
+_MOST = {"sample_rate": 2**31, "samples": 2**53, "channels": 2**10}  # far above any real file
 
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """Mean and standard deviation of every latent, and what it takes to get the same length and rate back.
+    """Mean and standard deviation of every latent, and what decoding needs to restore length and rate.
 
     Attributes:
       mean: [N, D].
-      std: [N, D]; None where the file has none, which only means can be decoded from.
-      sample_rate: of the audio that was encoded, in Hz.
-      samples: of the audio that was encoded, at its own rate.
-      channels: of the audio that was encoded.
+      std: [N, D]; None if the file has none: then only the mean can be decoded.
+      sample_rate: rate of the encoded audio in Hz.
+      samples: length of the encoded audio at its own rate.
+      channels: channels of the encoded audio.
       model: fingerprint of the model that encoded it.
-      name: of the file it came from; seeds the noise of sampled latents.
-      model_name: of that model's checkpoint, for a person to read.
+      name: name of the source file; it seeds the noise of sampled latents.
+      model_name: name of that model's checkpoint, for people to read.
     """
 
     mean: Float[np.ndarray, "N D"]
@@ -52,9 +52,9 @@ class Latents:
 def write_latents(
     path: str | Path, latents: Latents, *, dtype: str = "float32", metadata: dict[str, Any] | None = None
 ) -> None:
-    """Writes `mean`, `std` where there is one, [N, D], and a JSON string `metadata`.
+    """Writes `mean` and, if there is one, `std` [N, D], and a JSON string `metadata`.
 
-    The file gets its name when it is whole.
+    The file gets its name once it is complete.
 
     Raises:
       UserError: the file cannot be written, or float16 cannot hold a value.
@@ -86,7 +86,7 @@ def read_latents(path: str | Path) -> Latents:
     """Reads what `write_latents` wrote; `std` may be missing.
 
     Raises:
-      UserError: no such file, not one of latents, or a damaged one.
+      UserError: the file is missing or damaged, or is not a latent file.
     """
     path = Path(path)
     name = shown(path)
@@ -99,21 +99,21 @@ def read_latents(path: str | Path) -> Latents:
         for key, array in (("mean", mean), ("std", std)):
             if array.dtype.kind != "f":
                 raise UserError(f"{name}: {key} holds {array.dtype}, not floating-point numbers")
-        with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused as that
+        with np.errstate(over="ignore"):  # values too large for float32 become infinite and are refused
             mean, std = mean.astype(np.float32), std.astype(np.float32)
         without_std = "std" not in file
         described = json.loads(_text(file["metadata"], name))
     if not isinstance(described, dict):
-        raise UserError(f"{name}: damaged: its metadata are no JSON object")
+        raise UserError(f"{name}: damaged: its metadata is not a JSON object")
     missing = [key for key in ("format_version", *_FIELDS) if key not in described]
     if missing:
-        raise UserError(f"{name}: damaged: its metadata lack {', '.join(missing)}")
+        raise UserError(f"{name}: damaged: its metadata lacks {', '.join(missing)}")
     if described["format_version"] != FORMAT_VERSION:
         raise UserError(
             f"{name}: latent format {described['format_version']}; this version reads format {FORMAT_VERSION}"
         )
     if mean.ndim != 2 or mean.shape != std.shape or not mean.size:
-        raise UserError(f"{name}: mean {mean.shape} and std {std.shape} are not two equal [N, D] arrays")
+        raise UserError(f"{name}: mean {mean.shape} and std {std.shape} must be [N, D] arrays of one shape")
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
         raise UserError(f"{name}: holds NaN or infinite latents")
     fields = {key: described[key] for key in _FIELDS} | {"model_name": described.get("model_name", "")}
@@ -128,17 +128,17 @@ def read_latents(path: str | Path) -> Latents:
 def _opened(path: Path, name: str) -> np.lib.npyio.NpzFile:
     file = np.load(path, allow_pickle=False)
     if not isinstance(file, np.lib.npyio.NpzFile):
-        raise UserError(f"{name}: not a latent file: a single array, without std and metadata")
+        raise UserError(f"{name}: not a latent file: it is a single array without std and metadata")
     for member in file.zip.infolist() if file.zip else ():
         if member.file_size > _LARGE and member.file_size > 100 * member.compress_size:
-            raise UserError(f"{name}: damaged: {member.filename} would become {member.file_size} bytes")
+            raise UserError(f"{name}: damaged: {member.filename} would unpack to {member.file_size} bytes")
     return file
 
 
 def _text(array: np.ndarray, name: str) -> str:
-    """The text of an array; NumPy reads any number as a letter, and Python cannot say some of them."""
+    """The text in an array; NumPy takes any number for a character, Python refuses some of them."""
     is_text = array.dtype.kind == "U" and array.size == 1 and array.dtype.itemsize > 0
     letter = np.dtype(np.uint32).newbyteorder(array.dtype.byteorder)
     if not is_text or np.atleast_1d(array).view(letter).max() > sys.maxunicode:
-        raise UserError(f"{name}: damaged: its metadata are no text")
+        raise UserError(f"{name}: damaged: its metadata is not text")
     return str(array[()] if array.ndim == 0 else array.ravel()[0])

@@ -209,7 +209,7 @@ def test_a_path_is_the_file(folder):
     assert codec().reconstruct(folder / "b.wav").shape == (800, 1)
     assert codec().encode(folder / "b.wav", sample_rate=11_025, name="mine").name == "mine"
     message = refusal(codec().encode, folder / "b.wav", sample_rate=RATE)
-    assert message.startswith(f"{folder / 'b.wav'}: is at 11025 Hz")
+    assert message.startswith(f"{folder / 'b.wav'}: has 11025 Hz")
     assert refusal(codec().encode, str(folder / "twelve.wav")).startswith(
         f"{folder / 'twelve.wav'}: 12 channels"
     )

@@ -118,5 +118,5 @@ def test_metadata_that_are_no_text_are_refused(tmp_path, order):
     letters[40] = 0x08000066  # beyond Unicode, which Python cannot even print
     broken = letters.astype(f"{order}u4").view(f"{order}U{len(letters)}").reshape(())
     np.savez(tmp_path / "a.npz", **content | {"metadata": broken})
-    with pytest.raises(UserError, match=r"a\.npz: damaged: its metadata are no text"):
+    with pytest.raises(UserError, match=r"a\.npz: damaged: its metadata is not text"):
         read_latents(tmp_path / "a.npz")

@@ -220,7 +220,7 @@ def test_judges_are_never_fetched_unasked(package, tmp_path, caplog, monkeypatch
     monkeypatch.setattr(debian, "download", lambda *_: pytest.fail("downloaded"))
     judge = package("asc-music", {"usr/share/d.ogg": sound(2)})
     assert fetched(tmp_path / "out", judge) == 1
-    assert "--judge fetches it" in caplog.text and not list((tmp_path / "out").rglob("*.flac"))
+    assert "pass --judge to fetch it" in caplog.text and not list((tmp_path / "out").rglob("*.flac"))
     free_music.main([str(tmp_path / "out"), "--packages", "asc-music"])
     assert not list((tmp_path / "out").rglob("*.flac"))
 

@@ -7,7 +7,7 @@ from earvae_jax.train.config.values import ConfigError, expect, expect_not_negat
 
 # The sizes of the neighbouring Oobleck recipe (stable-audio-tools); εar-VAE's own are unpublished.
 STFT_SIZES = (2048, 1024, 512, 256, 128, 64, 32)
-_SMALLEST_FRAME = 4  # samples; a Hann window of fewer is next to nothing
+_SMALLEST_FRAME = 4  # samples; a shorter Hann window is almost all zero
 _TERMS = (
     "spectral_convergence",
     "log_magnitude",

@@ -8,7 +8,7 @@ from earvae_jax.train.config.values import expect, expect_not_negative, expect_p
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What the model hears."""
+    """The audio for training and validation."""
 
     train: tuple[str, ...] = ()  # folders, files or manifests (.txt, one path a line); none: synthetic music
     validation: tuple[
@@ -18,11 +18,11 @@ class DataConfig:
     crop_samples: int = 65_536  # length of a training example, a multiple of the model's downsampling ratio
     batch_size: int = 8  # examples of one optimizer step, over all devices and accumulation steps
     flip_polarity: bool = True  # negate half of the examples
-    swap_channels: bool = True  # exchange left and right in half of them
+    swap_channels: bool = True  # exchange left and right in half of the examples
     gain_db: tuple[float, float] = (0.0, 0.0)  # range of a random gain
     silence_db: float = -60.0  # crops with a lower RMS level (dB below full scale) are drawn again
-    threads: int = 2  # that load and render
-    buffered_batches: int = 4  # kept ready
+    threads: int = 2  # threads that load and render examples
+    buffered_batches: int = 4  # batches prepared ahead
 
     def __post_init__(self):
         for name in ("train", "validation"):
@@ -40,8 +40,8 @@ class OptimizerConfig:
     betas: tuple[float, float] = (0.8, 0.99)
     weight_decay: float = 1e-3
     epsilon: float = 1e-8
-    warmup: float = 0.999  # the start of the schedule; 0 switches the slow start off
-    decay_steps: float = 200_000  # the learning rate is down to 1/√2 after as many steps
+    warmup: float = 0.999  # how slowly the learning rate rises at first; 0: no slow start
+    decay_steps: float = 200_000  # after so many steps the learning rate has fallen to 1/√2
     cooldown_steps: int = 0  # at the end of training the rate falls to zero over so many steps
     clip_norm: float | None = None  # gradients with a larger global norm are scaled down to it
 

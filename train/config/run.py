@@ -30,31 +30,31 @@ _SEEDS = 2**31  # JAX's default integers have 32 bits
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """A whole training run."""
+    """The configuration of a training run."""
 
     model: Mapping[
         str, Any
-    ]  # a model config as `ModelConfig.from_dict` reads it; in JSON also a file beside this one
+    ]  # a model config as `ModelConfig.from_dict` reads it; in JSON also the name of a file with one
     optimizer: OptimizerConfig
     steps: int  # optimizer steps of the whole run
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
     kl_weight: float = 1e-4  # of the KL divergence in the objective
-    # Of new weights: torch's, as published, or a cosine transform of blocks and its inverse.
+    # How new weights begin: as torch's (published), or as a cosine transform of blocks and its inverse.
     initialization: typing.Literal["torch", "block_transform"] = "torch"
-    adversarial: AdversarialConfig | None = None  # none: no discriminator
+    adversarial: AdversarialConfig | None = None  # None: no discriminator
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     seed: int = 0  # of the initial weights, the sampling noise, the crops and the synthetic music
     ema_decay: float = 0.9999  # of the averaged weights that are validated and exported
     accumulate: int = 1  # the batch is computed in so many parts, one after the other
-    # Recompute activations in the backward pass, for accelerators: XLA's program for a CPU takes as much
-    # memory as without (287 and 289 MB for the demo, 917 and 924 at a quarter of its width).
+    # Recompute activations in the backward pass, to save memory on accelerators. On a CPU it saves nothing of
+    # note (287 and 289 MB for the demo, 917 and 924 for the 44.1 kHz model at a quarter of its width).
     rematerialize: bool = False
     compute_dtype: typing.Literal["float32", "bfloat16"] = "float32"  # of convolutions; losses stay float32
     max_skipped_steps: int = 10  # training stops after so many non-finite steps in a row
     log_every: int = 50  # steps
     validate_every: int = 1000  # steps
     checkpoint_every: int = 1000  # steps
-    keep_checkpoints: int = 3  # latest ones; the best by validation is kept besides
+    keep_checkpoints: int = 3  # number of latest ones; the best by validation is kept too
 
     def __post_init__(self):
         expect_positive(
@@ -88,7 +88,7 @@ class TrainConfig:
             crop % ratio == 0,
             "data.crop_samples",
             crop,
-            f"a multiple of the model's {ratio} samples a latent",
+            f"a multiple of the model's {ratio} samples per latent",
         )
         latents = latents_of(crop, model.encoder.strides)
         transformer = model.transformer
@@ -103,8 +103,8 @@ class TrainConfig:
         decoded = samples_of(latents, model.decoder.strides, nearest=model.decoder.use_nearest_upsample)
         if decoded != crop:
             raise UserError(
-                f"model: its decoder gives back {decoded} samples of a crop of {crop}; with odd strides only "
-                "decoder.config.use_nearest_upsample keeps the length that losses compare"
+                f"model: its decoder gives back {decoded} samples of a crop of {crop}, but losses need as "
+                "many: with odd strides set decoder.config.use_nearest_upsample"
             )
         frames = {"objective": self.objective.shortest_audio}
         if self.adversarial is not None:
@@ -124,18 +124,18 @@ class TrainConfig:
 
     @property
     def sample_rate(self) -> int:
-        """Of the music, in Hz."""
+        """The sample rate of the music in Hz."""
         rate = self.model_config.sample_rate
-        assert rate is not None  # a config without is refused
+        assert rate is not None  # a config without one is refused
         return rate
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON; `from_dict` reads it back."""
+        """The config as values for JSON; `from_dict` reads them back."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """Builds a config; wrong keys and values are refused by name; a key after a # is a comment."""
+        """Builds a config; refuses wrong keys and values by name; keys that begin with # are comments."""
         try:
             if not isinstance(values, Mapping):
                 raise UserError("the file holds no JSON object")
@@ -147,8 +147,9 @@ class TrainConfig:
     def from_json(cls, path: str | Path, overrides: Sequence[str] = ()) -> "TrainConfig":
         """Reads a config file and applies `key.key=value` overrides (values in JSON, or plain strings).
 
-        A `model` that is the name of a file lies beside the config or is a bundled one; the name in an
-        override is taken from the working directory first. Other overrides change what the file says.
+        If `model` is the name of a file, it is looked up beside the config, then among the bundled ones; a
+        name in an override is looked up in the working directory first. Other overrides change values of the
+        file.
         """
         path = Path(path)
         values = read_json(path, "config file")
@@ -161,7 +162,7 @@ class TrainConfig:
 
 
 def _apply(values: dict[str, Any], overrides: Sequence[str], folder: Path) -> None:
-    """Changes the values of a config file in `folder`; a model file comes first, what is below it then."""
+    """Applies overrides to the values of a config file in `folder`: first `model`, then the others."""
     places = [folder, BUNDLED]
     changes = [parse_override(each) for each in overrides]
     for key, value in changes:

@@ -1,4 +1,4 @@
-"""The values of a config: read strictly from JSON, refused with their key, value and what is expected."""
+"""Reads the values of a config strictly from JSON; errors name the key, the value and what is expected."""
 
 import dataclasses
 import functools
@@ -14,13 +14,13 @@ import dacite
 from earvae_jax.errors import UserError
 
 _Config = TypeVar("_Config")
-_LARGEST = 1e300  # numbers beyond are slips
+_LARGEST = 1e300  # larger numbers are mistakes
 _LARGEST_INT = 2**31 - 1  # JAX's default integers have 32 bits
-_WRONG = object()  # of no field's type: dacite refuses it
+_WRONG = object()  # no field has this type, so dacite refuses it
 
 
 class ConfigError(UserError, dacite.DaciteFieldError):
-    """What is wrong with a key; raised inside a nested config, dacite puts the keys above in front of it."""
+    """What is wrong with a key; inside a nested config, dacite puts the parents of the key before it."""
 
     def __init__(self, key: str, problem: str):
         dacite.DaciteFieldError.__init__(self, key)
@@ -41,22 +41,22 @@ def _refusal(key: str, value: Any, expected: str) -> ConfigError:
 
 
 def expect_positive(config: Any, *names: str) -> None:
-    """All these fields of a config."""
+    """Raises a `ConfigError` unless all these fields of a config are above 0."""
     for name in names:
         expect(getattr(config, name) > 0, name, getattr(config, name), "a positive number")
 
 
 def expect_not_negative(config: Any, *names: str) -> None:
-    """All these fields of a config."""
+    """Raises a `ConfigError` if one of these fields of a config is below 0."""
     for name in names:
         expect(getattr(config, name) >= 0, name, getattr(config, name), "0 or a positive number")
 
 
 def read_config(kind: type[_Config], values: Mapping[str, Any]) -> _Config:
-    """Builds a config dataclass, and those inside it, of JSON values; one string may stand for a list.
+    """Builds a config dataclass, and those inside it, from JSON values; one string may stand for a list.
 
     Raises:
-      UserError: unknown and missing keys, values of another type, and what the dataclasses refuse themselves.
+      UserError: a key is unknown or missing, a value has another type, or a dataclass refuses it.
     """
     if unknown := list(_unknown_keys(kind, values)):
         raise UserError(f"unknown key {', '.join(unknown)}")
@@ -93,7 +93,7 @@ def parse_override(override: str) -> tuple[str, Any]:
 
 
 def override(values: dict[str, Any], key: str, value: Any) -> None:
-    """Sets one dotted key; levels that are not there are added."""
+    """Sets one dotted key; adds the levels that are missing."""
     *parents, last = key.split(".")
     for parent in parents:
         level = values.get(parent)
@@ -103,7 +103,7 @@ def override(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _unknown_keys(kind: type, values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """With the keys above them, which dacite's strict mode does not name."""
+    """Unknown keys with their parents, which dacite's strict mode does not name."""
     hints = typing.get_type_hints(kind)
     for key, value in values.items():
         if key not in hints:
@@ -129,7 +129,7 @@ def _list(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else _WRONG
 
 
-_HOOKS = {  # what dacite leaves to us: true is no number, 1 stands for 1.0, a list for a tuple
+_HOOKS = {  # not in dacite: true is not a number, 1 stands for 1.0, a list for a tuple
     int: _int,
     float: _number,
     tuple[int, ...]: _ints,

@@ -1,4 +1,4 @@
-"""Training batches: crops of recordings or synthetic music; the same for the same seed, resumable exactly."""
+"""Training batches of recordings or synthetic music; one seed always gives the same, also after resuming."""
 
 import dataclasses
 import itertools
@@ -22,11 +22,11 @@ _SYNTHETIC = "synthetic"  # fingerprint of music that no file can change
 class TrainingExamples:
     """The function from an example's number to its audio, `[crop_samples, 2]`, and what it depends on."""
 
-    draw: Callable[[int], np.ndarray | None]  # crop of a number, None where there is nothing to hear
+    draw: Callable[[int], np.ndarray | None]  # the crop of a number; None if no sound was found
     config: DataConfig
     seed: int
-    fingerprint: str  # of the recordings; another one once a run with this config would hear other music
-    skipped: Mapping[Path, str]  # files that were no good so far, with the reason
+    fingerprint: str  # of the recordings; it changes when a run with this config would get other audio
+    skipped: Mapping[Path, str]  # files found unusable so far, with the reason
 
     def __call__(self, number: int) -> np.ndarray | None:
         audio = self.draw(number)
@@ -38,8 +38,8 @@ class TrainingExamples:
 class _ProcessShare:
     """The numbers of the examples that one process loads.
 
-    Batch b of all processes together holds the examples b·B … (b+1)·B − 1, process p the p-th block of
-    them: the global batch does not depend on the number of processes.
+    Batch b of all processes together holds the examples b·B … (b+1)·B − 1, and process p loads the p-th block
+    of them. So the global batch does not depend on the number of processes.
     """
 
     def __init__(self, process_index: int, process_count: int, batch_size: int):
@@ -54,7 +54,7 @@ class _ProcessShare:
 
 
 def augment(audio: np.ndarray, rng: np.random.Generator, config: DataConfig) -> np.ndarray:
-    """Random polarity, order of the channels and gain; `[T, C]`."""
+    """Changes polarity, order of the channels and gain at random; `[T, C]`."""
     gain = 10 ** (rng.uniform(*config.gain_db) / 20)
     if config.flip_polarity and rng.random() < 0.5:
         gain = -gain
@@ -89,7 +89,7 @@ def training_batches(
 ) -> grain.DatasetIterator[np.ndarray]:
     """Endless batches `[batch_size / process_count, crop_samples, 2]` of this process.
 
-    `get_state` and `set_state` carry the position; the state belongs to one process of so many.
+    `get_state` and `set_state` carry the position; a state is valid for this process and process count only.
     """
     if config.batch_size % process_count:
         raise UserError(f"data.batch_size {config.batch_size} cannot be split over {process_count} processes")
@@ -97,7 +97,7 @@ def training_batches(
     options = grain.ReadOptions(
         num_threads=config.threads, prefetch_buffer_size=config.buffered_batches * share.share
     )
-    # Batching after to_iter_dataset leaves out examples that are None.
+    # Batching after to_iter_dataset drops examples that are None.
     dataset = grain.MapDataset.source(share).map(example).to_iter_dataset(options)
     return iter(dataset.batch(share.share, drop_remainder=True))
 
@@ -120,7 +120,7 @@ def validation_audio(config: DataConfig, *, sample_rate: int, seed: int) -> np.n
                 f"{config.silence_db} dB (data.silence_db); {len(files)} files such as {files[0].path}"
             )
         return np.stack(crops)
-    music = 2 * seed + 1  # another endless data set than the one trained on
+    music = 2 * seed + 1  # not the endless data set that training uses
     return np.stack(
         [
             synthetic.render(music, number, samples=config.crop_samples, sample_rate=sample_rate)
@@ -130,7 +130,7 @@ def validation_audio(config: DataConfig, *, sample_rate: int, seed: int) -> np.n
 
 
 def training_files(config: DataConfig, *, sample_rate: int) -> list[Recording]:
-    """The recordings to train on: all of `train` but those held out for validation.
+    """The recordings to train on: all of `train` except those held out for validation.
 
     Raises:
         UserError: `validation` leaves none of them.

@@ -20,13 +20,13 @@ from earvae_jax.errors import UserError
 from earvae_jax.train.config import DataConfig
 from earvae_jax.train.data.recordings import Recording
 
-_TRIES = 4  # places of a file that are listened to before a crop is given up
+_TRIES = 4  # places of a file to try before a crop is given up
 _MARGIN = 256  # samples read before and after a crop that is resampled: the reach of the resampler's filter
-_MOST_REJECTED = 1000  # crops in a row without sound, after which nothing is to be expected any more
+_MOST_REJECTED = 1000  # crops in a row without sound, after which the search ends
 
 
 class Measured(NamedTuple):
-    """What is known of a file before it is read: its samples, the crops that fit into them, its channels."""
+    """What is known about a file before it is read: samples, crops that fit into them, channels."""
 
     samples: int
     crops: int
@@ -35,13 +35,13 @@ class Measured(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Cropper:
-    """Cuts stereo crops out of files; what comes out depends on the file and the random numbers alone."""
+    """Cuts stereo crops out of files; the result depends only on the file and the random numbers."""
 
     config: DataConfig
     sample_rate: int  # of the crops, Hz
 
     def measure(self, path: Path) -> Measured:
-        """How much there is of a file, without reading it.
+        """Length, number of crops and channels of a file, without reading its audio.
 
         Raises:
           UserError: it cannot be read or is shorter than a crop.
@@ -58,9 +58,9 @@ class Cropper:
     def draw(
         self, path: Path, samples: int, rng: np.random.Generator
     ) -> tuple[Float[np.ndarray, "T 2"] | None, UserError | None]:
-        """The first loud one of a few crops at random places, and why one of them could not be read.
+        """The first loud crop among a few at random places, and the error of a place that cannot be read.
 
-        Headers promise too much and files are damaged in parts: such a place is passed over as if silent.
+        Headers may promise too much and files may be damaged in parts; such places are skipped as if silent.
         """
         problem = None
         for _ in range(_TRIES):
@@ -74,7 +74,7 @@ class Cropper:
         return None, problem
 
     def usable(self, path: Path) -> bool:
-        """Whether there is a crop to be had."""
+        """Whether a crop can be drawn from a file."""
         try:
             samples = self.measure(path).samples
         except UserError:
@@ -82,7 +82,7 @@ class Cropper:
         return self.draw(path, samples, np.random.default_rng(0))[0] is not None
 
     def _needed(self, rate: int) -> int:
-        """Samples of a file of this rate that a crop is made of."""
+        """Samples that a crop needs of a file with this rate."""
         margin = 0 if rate == self.sample_rate else _MARGIN
         return math.ceil(self.config.crop_samples * rate / self.sample_rate) + 2 * margin
 
@@ -93,7 +93,7 @@ class Cropper:
             needed = self._needed(rate)
             start = int(rng.integers(max(1, samples - needed + 1)))
             audio = reader.piece(start, needed)
-            if 0 < len(audio) < needed:  # some compressed files are found near a place alone
+            if 0 < len(audio) < needed:  # some compressed files seek only near a place
                 missing = needed - len(audio)
                 audio = reader.piece(max(0, start - 2 * missing), needed + missing)[:needed]
         if len(audio) < needed:
@@ -104,13 +104,13 @@ class Cropper:
 
 
 class CropReader:
-    """Draws crops of recordings, one as often as crops fit into it, shuffled anew each epoch.
+    """Draws crops of recordings: in each epoch, newly shuffled, as many of each as fit into it.
 
     Attributes:
-      skipped: files that cannot be read, in parts or at all, or are shorter than a crop, with the reason;
-        each is named once in the log as it is found.
-      fingerprint: of the names and lengths of the recordings, which decide together with the seed what is
-        drawn; what is skipped from the beginning does not count.
+      skipped: files that cannot be read, in part or at all, or are shorter than a crop, with the reason; the
+        log names each once, when it is found.
+      fingerprint: of the names and lengths of the recordings, which together with the seed decide what is
+        drawn; files skipped at the beginning do not count.
     """
 
     def __init__(self, recordings: Sequence[Recording], config: DataConfig, *, sample_rate: int, seed: int):
@@ -140,9 +140,9 @@ class CropReader:
         self.fingerprint = digest.hexdigest()[:16]
 
     def draw(self, number: int) -> Float[np.ndarray, "T 2"] | None:
-        """Crop `number`, float32 `[crop_samples, 2]`; None where there is nothing to hear.
+        """Crop `number`, float32 `[crop_samples, 2]`; None if no sound was found.
 
-        The same for the same number: no crop depends on what became of another one.
+        One number always gives the same crop, whatever became of the others.
         """
         epoch, place = divmod(number, len(self._items))
         path, samples = self._files[self._items[self._order(epoch)[place]]]
@@ -167,7 +167,7 @@ class CropReader:
                 logging.warning("%s %s: %s", what, shown(path), reason)
 
     def _count(self, crop: np.ndarray | None) -> None:
-        """Stops when nothing but silence and broken files comes: the data loader would look for ever."""
+        """Raises an error after too much silence and too many broken files in a row, to end the search."""
         with self._lock:
             self._rejected = 0 if crop is not None else self._rejected + 1
             if self._rejected > max(_MOST_REJECTED, 2 * len(self._items)):

@@ -1,4 +1,4 @@
-"""Which recordings a run is trained and validated on, and their names wherever the music lies."""
+"""Finds the recordings to train and validate on; their names do not depend on where the music lies."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,7 @@ class Recording:
     """An audio file."""
 
     path: Path
-    name: str  # relative to the place that it was found in, the same from another working directory
+    name: str  # relative to the place that it was found in, whatever the working directory
 
     @property
     def rank(self) -> float:
@@ -27,10 +27,10 @@ class Recording:
 def find(places: tuple[str, ...], key: str) -> list[Recording]:
     """The audio files of folders, files and manifests (.txt, one path a line) in the order of their names.
 
-    Nothing is taken twice. What a manifest names is taken as it is, even if there is no such file.
+    No file is taken twice. Paths in a manifest are taken as they are, even if no such file exists.
 
     Raises:
-      UserError: a place that does not exist or holds no audio; `key` of the config names it.
+      UserError: a place does not exist or holds no audio; the message names `key` of the config.
     """
     found: dict[Path, Recording] = {}
     for place in (Path(place).expanduser() for place in places):
@@ -56,8 +56,8 @@ def split(
 ) -> tuple[list[Recording], list[Recording]]:
     """Divides recordings into those to train on and those to hold out for validation.
 
-    By their names, so that a new song moves no other one; each side gets a usable recording at least, for
-    which few songs may have to move. A single usable one has to serve for both.
+    Their names decide, so that a new song moves no other one. Each side gets at least one usable recording,
+    for which a few songs may have to move. A single usable recording serves for both sides.
     """
     ranked = sorted(recordings, key=lambda recording: recording.rank)
     held = [recording for recording in ranked if recording.rank < _HELD_OUT]

@@ -1,7 +1,7 @@
-"""Procedural stereo music: unlimited, seeded, rendered in numpy; the data set when there is no data at hand.
+"""Procedural stereo music, unlimited and seeded, rendered in numpy; training uses it when no data is given.
 
 A piece is a key, a tempo, four chords and a few tracks (bass, chords, melodies, drums, noise), each with its
-own instrument, place between the loudspeakers and treatment. `render` cuts an excerpt out of such a piece;
+own instrument, place between the loudspeakers and effects. `render` cuts an excerpt out of such a piece;
 the excerpt may start in the middle of notes, as a crop of a recording does.
 """
 

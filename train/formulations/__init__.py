@@ -1,4 +1,4 @@
-"""Parts of a training step that a CPU computes in ways of its own: here alone is chosen between the two.
+"""The parts of a training step that have a form of their own for CPUs; `choice` takes it or the plain one.
 
 Everything else in `train/` reads as plain mathematics.
 """

@@ -1,4 +1,4 @@
-"""Where a program takes the way that pays on a CPU, and where the plain one."""
+"""Chooses between the plain form of a function and the form that is faster or smaller on a CPU."""
 
 import contextlib
 import functools
@@ -21,14 +21,14 @@ _Result = TypeVar("_Result")
 def conv_stack(
     x: Float[Array, "B K F I"], layers: Sequence[PlaneLayer], *, dilations: Sequence[int], slope: float
 ) -> list[Float[Array, "B K F O"]]:
-    """What every layer of a stack of convolutions gives, each the input of the next.
+    """The outputs of all layers in a stack of convolutions; each is the input of the next layer.
 
     A layer is a cross-correlation over (time, frequency), dilated along time by its entry of `dilations`;
-    all but the last end in a leaky ReLU, which multiplies what is negative by `slope`. Gradients are of
-    reverse mode alone.
+    all but the last end in a leaky ReLU, which multiplies negative values by `slope`. Only reverse-mode
+    gradients are defined.
 
     Raises:
-      ValueError: a slope that is not above 0 and at most 1: the gradient knows the sign from the result.
+      ValueError: the slope is not above 0 and at most 1; the gradient reads the sign from the output.
     """
     if not 0 < slope <= 1:
         raise ValueError(f"slope must be above 0 and at most 1, not {slope}")
@@ -44,7 +44,7 @@ def conv_stack(
 
 @jax.custom_vjp
 def gradient_stored(x: Array) -> Array:
-    """The same array; on a CPU its gradient, of reverse mode alone, is stored before anything reads it."""
+    """The same array; on a CPU its gradient (reverse mode only) is stored before anything reads it."""
     return x
 
 
@@ -60,7 +60,7 @@ gradient_stored.defvjp(_forward, _backward)
 
 
 def in_one_call(function: Callable[..., _Result]) -> Callable[..., _Result]:
-    """The same function of arrays; on a CPU a call of its own, so that nothing in it outlives it."""
+    """The same function of arrays; on a CPU it is a call of its own, whose temporary arrays end with it."""
     return functools.partial(_computed, "in_one_call", plain=function, on_cpu=not_inlined()(function))
 
 
@@ -69,7 +69,7 @@ NAMES = ("conv_stack", "gradient_stored", "in_one_call")
 
 @contextlib.contextmanager
 def plain(*names: str) -> Iterator[None]:
-    """What is traced inside has these functions in their plain form: to measure what the other is worth."""
+    """Functions traced inside take these names in their plain form, to measure what the other form gains."""
     token = _PLAIN.set(frozenset(names))
     try:
         yield

@@ -1,4 +1,4 @@
-"""Stacks of convolutions over planes of (time, frequency), `[B, K, F, C]`, as they are defined."""
+"""The plain form of stacks of convolutions over planes of (time, frequency), `[B, K, F, C]`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class PlaneLayer(NamedTuple):
 def conv_stack(
     x: Float[Array, "B K F I"], layers: Sequence[PlaneLayer], *, dilations: Sequence[int], slope: float
 ) -> list[Float[Array, "B K F O"]]:
-    """What every layer gives, each the input of the next; see `choice.conv_stack`."""
+    """The outputs of all layers; each is the input of the next layer. See `choice.conv_stack`."""
     outputs = []
     for place, ((kernel, bias), dilation) in enumerate(zip(layers, dilations, strict=True), start=1):
         x = convolve(x, kernel, dilation=dilation) + bias
@@ -28,8 +28,8 @@ def conv_stack(
 
 
 def leaky_relu(x: Float[Array, "..."], slope: float) -> Float[Array, "..."]:
-    """What is negative times `slope`."""
-    # Not jax.nn.leaky_relu, which is a jit: within a function that is not inlined, a call of its own.
+    """Multiplies negative values by `slope`."""
+    # Not jax.nn.leaky_relu: it is a jit, and becomes a call of its own in a function that is not inlined.
     return lax.select(x >= 0, x, slope * x) if slope < 1 else x
 
 

@@ -1,11 +1,13 @@
 """The stacks of `planes.py` for a CPU.
 
-There XLA multiplies matrices with O columns, and the few channels of a discriminator keep its units half
-idle; the gradient of a kernel it takes as a convolution with a kernel as large as the plane, for each tap
-over time anew. There the taps over time become columns instead: one convolution over frequency gives a plane
-for each of them, and the planes are shifted and added. Whatever is elementwise belongs to the loop that adds
-them, bias and activation forwards, the gradients of feature maps and activations backwards: planes of a
-discriminator are larger than any cache, and each pass over one costs a third of a convolution.
+On a CPU, XLA computes a convolution by products with matrices of O columns, so a discriminator's few channels
+leave the processor's units half idle. XLA computes the gradient of a kernel as a convolution with a kernel as
+large as the plane, again for each tap over time.
+
+Here the taps over time become columns instead: one convolution over frequency gives a plane for each tap, and
+the planes are shifted and added. The loop that adds them also does the elementwise work: bias and activation
+in the forward pass, the gradients of feature maps and activations in the backward pass. A discriminator's
+planes are larger than any cache, and each pass over one costs a third of a convolution.
 """
 
 import functools
@@ -22,7 +24,7 @@ from earvae_jax.train.formulations.stored import not_inlined
 
 
 def _convolve(x, kernel, *, dilation):
-    """In the form that is fastest on a CPU."""
+    """Convolves in the form that is fastest on a CPU."""
     _, width, inputs, outputs = kernel.shape
     if inputs == 1:
         return _by_products(x, kernel, dilation=dilation)
@@ -31,12 +33,12 @@ def _convolve(x, kernel, *, dilation):
     return _by_taps(x, kernel, dilation=dilation)
 
 
-# Taps over frequency from which on XLA's own convolution is the slower one.
+# With so many taps over frequency or more, XLA's own convolution is slower.
 _WIDE = 9
 
 
 def _by_products(x, kernel, *, dilation):
-    """Of one channel: its shifted copies times the taps, in one loop."""
+    """Convolves one channel: sums its shifted copies times the taps, in one loop."""
     taps, width, _, _ = kernel.shape
     return sum(
         _shifted(x, (0, (taps // 2 - tap) * dilation, width // 2 - place, 0)) * kernel[tap, place, 0]
@@ -66,7 +68,7 @@ def _over_frequency(rows, kernel, width):
 
 
 def _shifted(x, places):
-    """By so many places along each axis, with zeros where nothing comes from."""
+    """Shifts by so many places along each axis and fills up with zeros."""
     return lax.pad(x, x.dtype.type(0), [(by, -by, 0) for by in places])
 
 
@@ -82,9 +84,9 @@ def _gradient_of_input(gradient, kernel, *, dilation):
 
 @not_inlined("dilation", "slope")
 def _gradient_before_activation(gradient, kernel, y, gradient_of_y, *, dilation, slope):
-    """From above a layer whose input is `y` to before the activation that gave `y`."""
+    """Takes a gradient from behind the layer whose input is `y` to before the activation that gave `y`."""
     total = _convolve(gradient, _transposed(kernel), dilation=dilation) + gradient_of_y
-    # The sign of what the leaky ReLU gives is the sign of what it got.
+    # The leaky ReLU keeps the sign.
     return lax.select(y >= 0, total, slope * total)
 
 
@@ -93,14 +95,14 @@ def _transposed(kernel):
 
 
 def _gradient_of_parameters(x, gradient, *, size, dilation):
-    """A convolution over frequency again: frames and items are its channels, taps over time its outputs."""
+    """Convolves over frequency again: frames and items are the channels, taps over time the outputs."""
     columns = _later_copies(_bins_first(gradient), taps=size[0], dilation=dilation)
     of_kernel = _gradient_of_kernel(_channels_first(x), columns, size=size)
     return PlaneLayer(of_kernel, gradient.sum((0, 1, 2)))
 
 
-# XLA's fast convolution needs these orders of dimensions, and in a call it finds none by itself. A step at a
-# time: in one loop over shifted planes in another order, every element is looked for by itself.
+# XLA's fast convolution needs these orders of dimensions, and XLA does not choose them inside a call. Each
+# step is a call: one loop that shifts planes and changes their order would address every element by itself.
 
 
 @not_inlined()
@@ -132,7 +134,7 @@ def _gradient_of_kernel(rows, columns, *, size):
 def conv_stack(
     x: Float[Array, "B K F I"], layers: Sequence[PlaneLayer], dilations: tuple[int, ...], slope: float
 ) -> list[Float[Array, "B K F O"]]:
-    """What every layer gives, each the input of the next; see `choice.conv_stack`."""
+    """The outputs of all layers; each is the input of the next layer. See `choice.conv_stack`."""
     outputs = []
     for place, ((kernel, bias), dilation) in enumerate(zip(layers, dilations, strict=True), start=1):
         x = _layer(x, kernel, bias, dilation=dilation, slope=slope if place < len(layers) else 1)
@@ -149,13 +151,13 @@ def _backward(dilations, slope, saved, of_outputs):
     inputs, kernels = saved
     gradient = of_outputs[-1]
     of_layers = []
-    # A call for each result, so that one which nobody reads is left out.
+    # One call for each result, so that a result that nobody reads is not computed.
     for place in reversed(range(len(kernels))):
         x, kernel, dilation = inputs[place], kernels[place], dilations[place]
         of_layers.append(_gradient_of_parameters(x, gradient, size=kernel.shape[:2], dilation=dilation))
         if place:
             step: Any = _gradient_before_activation
-            # What comes from outside may be one array for both outputs, which a call must not be given twice.
+            # The caller may give one array as the gradient of both outputs; a call must not get it twice.
             if place == len(kernels) - 1 and gradient.shape == x.shape:
                 step = step.__wrapped__
             gradient = step(gradient, kernel, x, of_outputs[place - 1], dilation=dilation, slope=slope)

@@ -1,8 +1,8 @@
-"""Arrays that XLA's program for a CPU computes once and stores, where left to itself it would not.
+"""Makes XLA's program for a CPU compute an array once and store it, which it would not do by itself.
 
-XLA fuses chains of elementwise operations into the loops of whoever reads their result. With several readers
-each computes the chain again, and behind a pad or a concatenation, the gradients of slices, the chain stands
-in a branch that no vector unit runs. An optimization barrier changes nothing there; a call does.
+XLA fuses a chain of elementwise operations into each loop that reads its result. Several readers then compute
+the chain several times, and after a pad or a concatenation (the gradients of slices) the chain lies in a
+branch that is not vectorized. An optimization barrier does not change this; a call does.
 """
 
 import functools
@@ -14,15 +14,15 @@ from jaxtyping import Array
 
 
 def not_inlined(*static: str) -> Callable[[Callable], Callable]:
-    """Makes a function one call in XLA's program, whose result is computed once and stored; CPU alone.
+    """Makes a function one call in XLA's program, whose result is computed once and stored; CPU only.
 
-    A reader that transposes an activation, as the gradient of a kernel does, would else walk through all its
-    ingredients against their order in memory, which took longer than the convolutions.
+    Without it, a reader that transposes an activation, as the gradient of a kernel does, reads all that the
+    activation is computed from against its order in memory. That took longer than the convolutions.
 
-    No two operands may be the same array, nor the same expression, which XLA makes one. Where the function
-    reads one of them element by element and the other at other places, XLA (seen in jax 0.10.2 and 0.11.2)
-    puts the result over the first, and the other is read from what is half overwritten. `__wrapped__` is the
-    function without the call.
+    Never pass one array as two operands, nor two equal expressions, which XLA makes one array. If the
+    function reads one operand element by element and the other at other places, XLA (seen in jax 0.10.2 and
+    0.11.2) writes the result over the first, and the other is read from an array that is half overwritten.
+    `__wrapped__` is the function without the call.
     """
 
     def decorate(function):

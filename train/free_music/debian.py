@@ -1,4 +1,4 @@
-"""Debian packages as files: which there are, fetching one, looking into it. Nothing is installed."""
+"""Finds, fetches and unpacks Debian packages as files. Nothing is installed."""
 
 import fnmatch
 import os
@@ -11,7 +11,7 @@ from earvae_jax.errors import UserError
 
 
 def resolve(pattern: str) -> str | None:
-    """The package that a name is for on this system, of several (`wesnoth-*-music`) the newest; or None."""
+    """The newest package on this system that a name (or a pattern, `wesnoth-*-music`) fits; or None."""
     prefix = re.split(r"[*?\[]", pattern)[0]
     names = fnmatch.filter(_output("apt-cache", "pkgnames", prefix).split(), pattern)
     return max(names, key=_version_key, default=None)
@@ -21,7 +21,7 @@ def download(name: str, folder: Path) -> Path:
     """Fetches a package into a folder.
 
     Raises:
-      UserError: apt cannot.
+      UserError: apt cannot download it.
     """
     try:
         _output("apt-get", "--quiet", "download", name, folder=folder)
@@ -59,5 +59,5 @@ def _output(*words: str, folder: Path | None = None) -> str:
 
 
 def _version_key(name: str) -> list[tuple[int, str]]:
-    """1.16 after 1.9."""
+    """A sort key that puts 1.16 after 1.9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -9,7 +9,7 @@ _SURE = 2  # literal parts of a path that a pattern has to share with a file who
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-    """What a `copyright` file says of some files.
+    """What a `copyright` file says about some files.
 
     Attributes:
       patterns: paths in the source package, with `*` and `?`.
@@ -42,11 +42,11 @@ def parse(text: str) -> list[Terms]:
 
 
 def terms_of(path: str, stanzas: list[Terms]) -> Terms | None:
-    """The last stanza that is about a file of the built package, as the format has it.
+    """The last stanza about a file of the built package; the format lets the last one decide.
 
     Patterns name files of the source package, which building moves: `base/music/a.ogg` becomes
     `usr/share/games/NAME/base/archive.pk3/music/a.ogg`. A pattern is about a file if it matches the end of
-    its path, or if the end of the pattern does and has two names without `*` and `?`.
+    the file's path, or if the end of the pattern does and holds two names without `*` and `?`.
     """
     found = None
     for terms in stanzas:

@@ -2,8 +2,8 @@
 
 Debian's archive holds hours of it in packages of games. Each package is fetched, its music becomes FLAC in
 `OUT/train/PACKAGE` or `OUT/held_out/PACKAGE`, and the package is removed; nothing is installed.
-`OUT/manifest.json` has the source, licence and authors of every file. `--judge` adds `OUT/judge`: the music
-that judges trained models, on which none is ever trained. The same command again does what is missing.
+`OUT/manifest.json` has the source, licence and authors of every file. `--judge` adds `OUT/judge`: music to
+judge trained models, which never train on it. Repeating the command fetches what is missing.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from earvae_jax.system.atomic import replacing
 from earvae_jax.train.free_music import debian, debian_copyright
 from earvae_jax.train.free_music.package_music import convert, find_music
 
-# Whole packages, as pieces of one game are of one hand. Not here: hydrogen-drumkits and sonic-pi-samples
-# hold single strokes and loops of a few seconds, fb-music-high a score for a tracker and no recording.
+# Packages are not divided, as the pieces of one game are by the same hand. Left out: hydrogen-drumkits and
+# sonic-pi-samples hold single strokes and loops of a few seconds, fb-music-high a tracker score, not audio.
 SPLITS = {
     "train": (
         "wesnoth-*-music",
@@ -39,12 +39,12 @@ SPLITS = {
     "judge": ("asc-music", "hyperrogue-music", "planetblupi-music-ogg", "drascula-music", "fb-music-high"),
 }
 _NO_RECORDINGS = ("fb-music-high",)  # named above, so that it is never trained on
-_RECORD = "files.json"  # in the folder of a package, as its part of the manifest
+_RECORD = "files.json"  # in the folder of a package: its part of the manifest
 _STRENGTH = ("judge", "held_out", "train")  # which split keeps a piece that two packages have
 
 
 def split_of(package: str) -> str:
-    """The split that a package belongs to; one that is in no list is for training."""
+    """The split that a package belongs to; a package in no list is for training."""
     return next((split for split in _STRENGTH if _is_in(package, SPLITS[split])), "train")
 
 
@@ -52,7 +52,8 @@ def fetch(package: str, out: Path, *, sample_rate: int, minimum_seconds: float, 
     """Puts the music of a package, or of a package file (.deb), into its folder, unless it is there.
 
     Raises:
-      UserError: it cannot be fetched or unpacked, holds no music, or is for judging and `judge` is False.
+      UserError: the package cannot be fetched or unpacked, holds no music, or is for judging and `judge` is
+        False.
     """
     local = Path(package) if package.endswith(".deb") else None
     if local and not local.is_file():
@@ -60,7 +61,7 @@ def fetch(package: str, out: Path, *, sample_rate: int, minimum_seconds: float, 
     name = debian.field(local, "Package") if local else package
     split = split_of(name)
     if split == "judge" and not judge:
-        raise UserError(f"{name}: judges trained models and is none to train on; --judge fetches it")
+        raise UserError(f"{name}: is for judging trained models, not for training; pass --judge to fetch it")
     settings = {"sample_rate": sample_rate, "minimum_seconds": minimum_seconds}
     folder = out / split / name
     if (folder / _RECORD).exists():
@@ -107,7 +108,7 @@ def fetch(package: str, out: Path, *, sample_rate: int, minimum_seconds: float, 
 def gather(out: Path) -> dict:
     """Writes `manifest.json` of all packages in a folder, and returns it.
 
-    A piece that is there twice, sample for sample, is left once: judging before held out before training.
+    Of two pieces that are equal sample for sample, one stays: judging before held out before training.
     """
     found = [path for split in _STRENGTH for path in sorted((out / split).glob(f"*/{_RECORD}"))]
     paths = [path for path in found if not path.parent.name.startswith(".")]  # of a run that was killed
@@ -197,7 +198,7 @@ def _copyright(content: Path, name: str, folder: Path) -> str:
     """The text of a package's copyright file, of which a copy stays in `folder`."""
     path = content / "usr/share/doc" / name / "copyright"
     if not path.is_file():
-        raise UserError(f"{name}: has no copyright file, so that nobody knows what is allowed with it")
+        raise UserError(f"{name}: has no copyright file, so its licence is unknown")
     shutil.copyfile(path, folder / "copyright")
     return path.read_text(encoding="utf-8", errors="replace")
 
@@ -229,13 +230,21 @@ def _parser() -> argparse.ArgumentParser:
         "--packages",
         nargs="+",
         metavar="PACKAGE",
-        help="names, with * for the newest that fits, or package files (.deb); default: the known ones",
+        help="names (with * for the newest that fits) or package files (.deb); default: the known packages",
     )
-    parser.add_argument("--sample-rate", type=_rate, default=44_100, metavar="HZ", help="default: 44100")
     parser.add_argument(
-        "--minimum-seconds", type=_seconds, default=10.0, metavar="S", help="of a piece; default: 10"
+        "--sample-rate", type=_rate, default=44_100, metavar="HZ", help="of the FLAC; default: 44100"
     )
-    parser.add_argument("--judge", action="store_true", help="also the music that judges trained models")
+    parser.add_argument(
+        "--minimum-seconds",
+        type=_seconds,
+        default=10.0,
+        metavar="S",
+        help="shortest piece to keep; default: 10",
+    )
+    parser.add_argument(
+        "--judge", action="store_true", help="also fetch the music for judging trained models"
+    )
     return parser
 
 

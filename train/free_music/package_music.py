@@ -1,7 +1,8 @@
 """The music in an unpacked package, and its conversion to FLAC.
 
-FLAC, as a crop at a random place of it costs a quarter of one of an Ogg (docs/music.md), and at the model's
-rate, as no crop has to be resampled then. 16 bits: the noise of a lossy file lies above theirs.
+It writes FLAC because reading a crop at a random place costs a quarter of what it costs in an Ogg
+(docs/music.md). The rate is the model's, so that no crop has to be resampled, and 16 bits suffice because the
+noise of a lossy file is louder than theirs.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ _LOUDEST = 1 - 2**-15  # the largest number of 16 bits
 
 @dataclasses.dataclass(frozen=True)
 class Music:
-    """A file of music: where it lies now, where the package has it, what it is to be called."""
+    """A file of music: where it lies now, its place in the package, and its new name."""
 
     path: Path
     source: str  # in the package, through archives
@@ -41,12 +42,14 @@ class Music:
 def find_music(content: Path, extracted: Path) -> Iterator[Music]:
     """The audio files of an unpacked package and of the archives in it.
 
-    Where a package has folders named music, only these: the others hold effects and voices. Files of
-    archives are written into `extracted` one after another, so that each lasts until the next is asked for.
+    If a package has folders named music, only these count: the others hold effects and voices. Files of
+    archives are written into `extracted` one after another; each lasts until the next is asked for.
     """
     found: dict[str, tuple[Path, str | None]] = {}  # source: its file, its name in an archive
     for path in sorted(content.rglob("*")):
-        if path.is_symlink() or not path.is_file():  # a link is to music that is here, or to other packages
+        if (
+            path.is_symlink() or not path.is_file()
+        ):  # a link leads to music that is found anyway, or to other packages
             continue
         source = path.relative_to(content).as_posix()
         if path.suffix.lower() in _AUDIO:
@@ -78,10 +81,10 @@ def find_music(content: Path, extracted: Path) -> Iterator[Music]:
 def convert(
     path: Path, target: Path, sample_rate: int, minimum_seconds: float, name: str
 ) -> dict[str, int | float | str] | None:
-    """Writes a file as FLAC; what is known of it then, or None if it is too short or cannot be read.
+    """Writes a file as FLAC and describes it; returns None if it is too short or cannot be read.
 
     Keys: `seconds`, `channels`, `sample_rate`, `source_sample_rate`, `clipped` (samples above full scale,
-    which a lossy file can hold) and `audio_sha256` of the samples as decoded, whatever the file says beside.
+    which a lossy file can hold) and `audio_sha256` of the decoded samples, without the file's metadata.
     """
     try:
         with AudioReader(path, tell=lambda fault: logging.warning("%s: %s", name, fault)) as reader:
@@ -132,7 +135,7 @@ def _writing(target: Path, sample_rate: int, channels: int) -> Iterator[soundfil
             os.fsencode(target), "w", sample_rate, channels, "PCM_16", format="FLAC"
         ) as file:
             yield file
-        # libsndfile tells no error as it closes a file.
+        # libsndfile reports no errors when it closes a file.
         with soundfile.SoundFile(os.fsencode(target)) as file:
             file.seek(max(0, file.frames - 1))
     except soundfile.LibsndfileError as error:
@@ -142,7 +145,7 @@ def _writing(target: Path, sample_rate: int, channels: int) -> Iterator[soundfil
 
 
 def _targets(sources: list[str]) -> list[PurePosixPath]:
-    """Names below the folder that all of them share; two that differ in their ending alone keep it."""
+    """Names below the folder that all share; names that differ only in their ending keep it."""
     paths = [PurePosixPath(source) for source in sources]
     if not paths:
         return []

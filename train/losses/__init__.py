@@ -1,4 +1,4 @@
-"""What training minimizes: pure loss functions, the objective made of them, and the discriminator."""
+"""What training minimizes: pure loss functions, the objective that combines them, and the discriminator."""
 
 from earvae_jax.signal.weighting import k_weight
 from earvae_jax.train.losses.functions import (

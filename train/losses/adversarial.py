@@ -1,4 +1,4 @@
-"""What the discriminator adds to a step: losses and gradients of both sides, a resolution at a time."""
+"""The adversarial part of a step: losses and gradients of both sides, one resolution at a time."""
 
 import functools
 from collections.abc import Callable
@@ -27,15 +27,15 @@ def adversarial_gradients(
     config: AdversarialConfig,
     dtype: jnp.dtype,
 ) -> tuple[Float[Array, "B T C"], Parameters, Terms]:
-    """Judges recordings and their reconstructions, once each, for the losses of both sides.
+    """Judges recordings and their reconstructions once each and returns the gradients of both sides.
 
-    The losses are means over resolutions, so each resolution is judged and its gradients are taken before
-    the next: on a CPU half the memory of a step, and a sixth less time, since fresh memory is slow.
+    The losses are means over resolutions, so the gradients of one resolution are taken before the next is
+    judged. On a CPU this halves the memory of a step and saves a sixth of its time: fresh memory is slow.
 
     Args:
       discriminator, parameters: as `nnx.split` gives them.
       prediction: the reconstruction of `audio`.
-      dtype: what convolutions compute in.
+      dtype: the type that convolutions compute in.
 
     Returns:
       The gradient of the generator's weighted terms at `prediction`, the gradient of the discriminator's
@@ -66,7 +66,7 @@ def weighted(terms: Terms, config: AdversarialConfig) -> Float[Array, ""]:
 
 
 def _one_resolution(structure, parameters, audio, prediction, *, config, dtype):
-    """The same for one resolution alone."""
+    """The same as `adversarial_gradients` for a single resolution."""
 
     def judge(parameters, audio):
         judgement, features = nnx.merge(structure, parameters)(audio, dtype)

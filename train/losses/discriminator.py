@@ -1,4 +1,4 @@
-"""The multi-scale complex-STFT discriminator (EnCodec, arXiv 2210.13438), as the Oobleck recipe has it."""
+"""The multi-scale complex-STFT discriminator (EnCodec, arXiv 2210.13438) in the Oobleck recipe's form."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _SLOPE = 0.2  # of the leaky ReLU
 class Conv2d(nnx.Module):
     """The parameters of a convolution over (time, frequency) with weight norm, dilated along time.
 
-    Initialised as torch does, without `rngs` shapes alone.
+    They are initialised as in torch; without `rngs` they are shapes only.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Conv2d(nnx.Module):
 
 
 class STFTDiscriminator(nnx.Module):
-    """Judges the complex spectrum of one resolution; real and imaginary parts of the channels are planes."""
+    """Judges the complex spectrum at one resolution; planes are the channels' real and imaginary parts."""
 
     def __init__(self, n_fft: int, channels: int, config: DiscriminatorConfig, *, rngs: nnx.Rngs | None):
         self.n_fft = n_fft
@@ -74,7 +74,7 @@ class STFTDiscriminator(nnx.Module):
     def __call__(
         self, audio: Float[Array, "B T C"], dtype: jnp.dtype = jnp.float32
     ) -> tuple[Float[Array, "B K F 1"], list[Float[Array, "B K F H"]]]:
-        """The judgement of every bin, and the feature maps after each activation, computed in `dtype`."""
+        """The judgement of every bin and the feature maps after each activation, computed in `dtype`."""
         convs = [*self.convs, self.conv_post]
         *features, judgement = conv_stack(
             self.planes(audio).astype(dtype),
@@ -96,6 +96,6 @@ class Discriminator(nnx.Module):
     def __call__(
         self, audio: Float[Array, "B T C"], dtype: jnp.dtype = jnp.float32
     ) -> tuple[Sequence[Float[Array, "B K F 1"]], Sequence[Sequence[Float[Array, "B K F H"]]]]:
-        """Judgements and feature maps, a list entry for each resolution."""
+        """Judgements and feature maps, one list entry for each resolution."""
         outputs = [discriminator(audio, dtype) for discriminator in self.discriminators]
         return [judgement for judgement, _ in outputs], [features for _, features in outputs]

@@ -1,8 +1,8 @@
 """Losses that audio autoencoders are trained with, as pure functions of audio `[B, T, C]`.
 
-Every function is differentiable in reverse mode, `jit`- and `vmap`-friendly, computes in float32 whatever it
-is given and is finite, in value and gradient, on silence and on identical inputs. The phase losses are those
-of εar-VAE (arXiv 2509.14912); `objective.py` combines them.
+Every function has reverse-mode gradients, works under `jit` and `vmap`, and computes in float32 whatever the
+input. Values and gradients are finite for silence and for identical inputs. The phase losses are those of
+εar-VAE (arXiv 2509.14912); `objective.py` combines them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,13 +17,13 @@ from earvae_jax.train.config.objective import STFT_SIZES
 from earvae_jax.train.losses import spectrum_terms
 from earvae_jax.train.losses.spectrum_terms import Weighting
 
-_LOWEST_LEVEL = 1e-3  # −60 dB: near silence is not blown up
+_LOWEST_LEVEL = 1e-3  # −60 dB: near silence is not amplified
 
 
 def waveform_loss(prediction: Float[Array, "B T C"], target: Float[Array, "B T C"]) -> Float[Array, ""]:
     """Energy of the difference relative to the target's: ‖prediction − target‖² / ‖target‖², mean over items.
 
-    The reciprocal of the signal-to-distortion ratio. Targets quieter than −60 dB count as that loud.
+    This is the reciprocal of the signal-to-distortion ratio. Targets quieter than −60 dB count as −60 dB.
     """
     _check_shapes(prediction, target)
     prediction, target = prediction.astype(jnp.float32), target.astype(jnp.float32)
@@ -51,8 +51,8 @@ def multi_resolution_stft_loss(
     Args:
         n_ffts: one resolution each; the window has the same length, the hop is `n_fft // hop_fraction`.
         center: reflect the ends, as `torch.stft` does by default.
-        mid_side: supervise mid and side besides left and right (mono audio has neither).
-        spectral_convergence, log_magnitude: which of the two terms to add up.
+        mid_side: compare mid and side besides left and right (mono audio has neither).
+        spectral_convergence, log_magnitude: which of the two terms to include.
 
     Raises:
         ValueError: shapes differ, both terms are off, or the audio is shorter than the largest frame.
@@ -76,11 +76,11 @@ def correlation_loss(
     hop_length: int,
     weighting: Weighting = "magnitude",
 ) -> Float[Array, ""]:
-    """One minus the cosine of the phase difference of left and right, each channel an item of its own.
+    """One minus the cosine of the phase difference between prediction and target, on left and right each.
 
-    With `weighting=None` the form published after the paper: `1 − mean Re(P·conj(T) / (|P||T| + 1e-8))` over
+    `weighting=None` is the form published after the paper: `1 − mean Re(P·conj(T) / (|P||T| + 1e-8))` over
     all bins, STFT not centred. (The first arXiv version lacks the conjugate; its authors call that an error.)
-    With `"magnitude"` each bin counts by min(|P|, |T|), scaled and bounded as in `group_delay_loss`.
+    `"magnitude"` weights each bin by min(|P|, |T|), scaled and bounded as in `group_delay_loss`.
     """
     spectra = _phase_spectra(prediction, target, n_fft, hop_length, weighting)
     return spectrum_terms.correlation(*spectra, hop_length=hop_length, weighting=weighting)
@@ -98,7 +98,7 @@ def instantaneous_frequency_loss(
     """Mean absolute difference of the change of phase from frame to frame, in radians per hop.
 
     `wrap=False, weighting=None` is the published form; for the defaults see `group_delay_loss`. Audio of a
-    single frame has no change: 0.
+    single frame has no change and gives 0.
     """
     predicted, wanted = _phase_spectra(prediction, target, n_fft, hop_length, weighting)
     return spectrum_terms.phase_change(
@@ -118,29 +118,30 @@ def group_delay_loss(
     """Mean absolute difference of the change of phase from bin to bin, in radians per bin.
 
     The published form is `wrap=False, weighting=None`: STFT not centred, phases of left and right, their
-    differences along frequency not wrapped, all bins alike. It has two faults that the defaults mend.
-    Differences of angles in [−π, π) jump by 2π where nothing happened; `wrap=True` takes them modulo 2π. And
-    silent bins, most of a music spectrum, have phases of pure noise and gradients of 1 / |P|: on real
-    reconstructions the value stays near that of random phase and gradients reach 10³ per sample.
+    differences along frequency not wrapped, all bins weighted alike. It has two faults that the defaults
+    mend. First, differences of angles in [−π, π) jump by 2π although the phase does not; `wrap=True` takes
+    them modulo 2π. Second, silent bins, which are most of a music spectrum, have phases of pure noise and
+    gradients of 1 / |P|: on real reconstructions the value stays near that of random phase and gradients
+    reach 10³ per sample.
 
     `weighting="magnitude"` counts each difference d of two bins by w = m · m / (m + m₀) (constant in the
-    gradient), where m is the smallest of the four magnitudes that take part and m₀ that of a sine at
-    −100 dBFS, below which phase is rounding noise. This is about the phase's share of the spectral error in
-    amplitude, and **one sample's gradient is never larger than that of a mean absolute error**:
+    gradient). Here m is the smallest of the four magnitudes that take part, and m₀ is that of a sine at
+    −100 dBFS, below which phase is rounding noise. The result is about the phase's share of the spectral
+    error in amplitude, and **one sample's gradient is never larger than that of a mean absolute error**:
 
         L = Σ w|d| / (2 · S · F · N),   S = max_t Σ_k window[t − k·hop],   N = all samples in the frames,
         |∂L/∂x| ≤ 1 / N   for every sample of every input.
 
     Proof. P = Σ_t window[t − k·hop] x[t] e^(−iωt), so |∂ arg P / ∂x[t]| ≤ window[t − k·hop] / |P|. A bin
     takes part in at most two differences, each of weight w ≤ m ≤ |P|, so it adds at most
-    2·window[t − k·hop] to |∂ Σ w|d| / ∂x[t]|. Summed over the F bins of the frames that cover t that is at
-    most 2·F·S. ∎ (For `correlation_loss` half of it: a bin takes part once, and |d(1 − cos)/dφ| ≤ 1.)
+    2·window[t − k·hop] to |∂ Σ w|d| / ∂x[t]|. Summed over the F bins of the frames that cover t, this is at
+    most 2·F·S. ∎ (`correlation_loss` has half of it: a bin takes part once, and |d(1 − cos)/dφ| ≤ 1.)
 
     Values are small, about 1e-5 on music: they are radians times the fraction of the largest magnitude that
     a signal within ±1 can have.
 
     Raises:
-        ValueError: shapes differ, an unknown weighting, or audio shorter than one frame.
+        ValueError: shapes differ, the weighting is unknown, or the audio is shorter than one frame.
     """
     predicted, wanted = _phase_spectra(prediction, target, n_fft, hop_length, weighting)
     return spectrum_terms.phase_change(
@@ -149,7 +150,7 @@ def group_delay_loss(
 
 
 def kl_loss(mean: Float[Array, "B N D"], scale: Float[Array, "B N D"]) -> Float[Array, ""]:
-    """KL term of the published bottleneck from the encoder's mean and scale; see `Posterior.kl`."""
+    """The KL term of the published bottleneck, from the encoder's mean and scale; see `Posterior.kl`."""
     return Posterior(mean, scale).kl()
 
 

@@ -1,4 +1,4 @@
-"""The reconstruction objective: every loss on audio that a training step adds up, with shared transforms."""
+"""The reconstruction objective: the sum of all losses on audio in a training step, with shared transforms."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from earvae_jax.train.config import ObjectiveConfig
 from earvae_jax.train.losses import spectrum_terms
 from earvae_jax.train.losses.functions import waveform_loss
 
-# Items quieter than −60 dB count as this loud, so that near silence is not blown up.
+# Items quieter than −60 dB count as −60 dB, so that near silence is not amplified.
 _LOWEST_LEVEL = 1e-3
 _MAGNITUDE_TERMS = ("spectral_convergence", "log_magnitude")
 
@@ -24,10 +24,10 @@ def reconstruction_objective(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The weighted sum of all audio losses, and each loss before its weight by name.
 
-    Magnitudes on mid, side, left and right, phase on left and right only, all K-weighted. STFTs are not
-    centred: reflected ends are no music. Each is computed once for all terms of its size. Phase terms with
-    magnitude weighting are divided by each item's level (the target's RMS after K-weighting), so that quiet
-    crops learn phase as loud ones do; the other terms are relative already.
+    Magnitude terms compare mid, side, left and right, phase terms left and right only; all are K-weighted.
+    STFTs are not centred, as reflected ends are not music. Each is computed once for all terms of its size.
+    Phase terms with magnitude weighting are divided by each item's level (the target's RMS after
+    K-weighting), so that quiet crops train phase as much as loud ones; other terms are relative already.
     """
     terms = dict.fromkeys(config.active, jnp.zeros(()))
     if config.waveform:

@@ -17,8 +17,8 @@ from earvae_jax.train.formulations.choice import gradient_stored
 
 Weighting = Literal["magnitude"] | None
 
-# A target whose channel holds next to nothing (the side of a mono recording) is measured against 1 % of the
-# item's loudest signal; its own norm would turn rounding into a loss of thousands.
+# A nearly silent signal of the target (the side of a mono recording) is measured against 1 % of the item's
+# loudest signal; its own norm would turn rounding into a loss of thousands.
 _CONVERGENCE_FLOOR = 0.01
 # Magnitudes are floored at 1e-4, as in auraloss.
 _POWER_FLOOR = 1e-8
@@ -26,7 +26,7 @@ _POWER_FLOOR = 1e-8
 _MAGNITUDE_FLOOR = 1e-30
 # What the published correlation adds to |P||T|.
 _CORRELATION_EPSILON = 1e-8
-# Amplitude of a sine, −100 dB of full scale, below whose bins phase is rounding noise and weights fade out.
+# Amplitude of a sine at −100 dBFS; in bins below it phase is rounding noise, and weights fade out.
 _SILENT_AMPLITUDE = 1e-5
 
 
@@ -83,7 +83,7 @@ def phase_change(
 
 
 def _difference(phase: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
-    """From each frame or bin to the next; the gradient of both slices reads what `phase` gets back."""
+    """The change from each frame or bin to the next; both gradients are stored, as two slices read them."""
     return gradient_stored(jnp.diff(gradient_stored(phase), axis=axis))
 
 
@@ -104,7 +104,7 @@ def _weighted_mean(
 
 
 def window_overlap(n_fft: int, hop_length: int) -> float:
-    """Largest sum of the Hann windows over one sample: `n_fft / (2 · hop)` where the hop divides half."""
+    """Largest sum of the Hann windows over one sample: `n_fft / (2 · hop)` if the hop divides n_fft / 2."""
     window = spectral.hann_window(n_fft).astype(np.float64)
     folded = np.pad(window, (0, -n_fft % hop_length)).reshape(-1, hop_length).sum(axis=0)
     return float(folded.max())
@@ -115,8 +115,8 @@ def magnitude_distances(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Spectral convergence and log-magnitude distance; see `losses.multi_resolution_stft_loss`.
 
-    Mid and side are formed from the spectra: the STFT is linear, and this halves the transforms. One signal
-    at a time and one logarithm of the ratio, so that no array of all signals is ever written.
+    Mid and side are formed from the spectra: the STFT is linear, and this halves the transforms. Signals are
+    compared one at a time, with one logarithm of the ratio, so that no array of all signals is written.
     """
     log_distances, errors, norms = [], [], []
     for predicted, wanted in zip(_signals(prediction, mid_side), _signals(target, mid_side), strict=True):
@@ -130,7 +130,7 @@ def magnitude_distances(
 
 
 def _signals(spectrum: Array, mid_side: bool) -> list[Complex[Array, "B K F"]]:
-    # Split, not indexed: one concatenation is the gradient of all channels.
+    # Split, not indexed, so that the gradient of all channels is one concatenation.
     channels = lax.split(spectrum, [1] * spectrum.shape[1], axis=1)
     channels = [gradient_stored(channel[:, 0]) for channel in channels]
     if not mid_side or len(channels) == 1:
@@ -140,6 +140,6 @@ def _signals(spectrum: Array, mid_side: bool) -> list[Complex[Array, "B K F"]]:
 
 
 def _norm(values: Float[Array, "B K F"]) -> Float[Array, " B"]:
-    """Euclidean norm of each item's bins, with the gradient 0 at 0."""
+    """Euclidean norm of each item's bins; its gradient at 0 is 0."""
     squared = jnp.sum(jnp.square(values), axis=(-2, -1))
     return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)

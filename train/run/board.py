@@ -1,4 +1,4 @@
-"""TensorBoard: scalars, pairs of audio and their spectrograms."""
+"""Writes scalars, pairs of audio and their spectrograms for TensorBoard."""
 
 import contextlib
 import time
@@ -21,18 +21,18 @@ _FLUSH_SECONDS = 10.0
 
 
 class Board:
-    """Writes `folder`; `None` writes nothing (processes but the first).
+    """Writes into `folder`; None writes nothing (in all processes but the first).
 
-    No run ends for it: where the disk is full or fails, the board alone ends, with one warning. It writes in
-    the caller's thread, as tensorboardX' own writer blocks for ever once its thread has met an error.
+    A full or failing disk ends only the board, with one warning, and not the run. The board writes in the
+    caller's thread, as the writer of tensorboardX blocks for ever after an error in its own thread.
 
     Args:
-      after: the step that a run continues after; what an earlier process wrote of later steps is void.
+      after: the step after which a run continues; later steps of an earlier process no longer count.
     """
 
     def __init__(self, folder: Path | None, *, after: int | None = None):
         self._folder, self._flushed = folder, 0.0
-        self._events: Any = None  # tensorboardX' writer; None where nothing is written any more
+        self._events: Any = None  # the writer of tensorboardX; None once nothing more is written
         if folder is None:
             return
         require("tensorboardX", extra="train")
@@ -47,7 +47,7 @@ class Board:
             self._events.flush()
 
     def scalars(self, step: int, group: str, values: Mapping[str, float]) -> None:
-        """One point of each curve."""
+        """Adds one point to each curve."""
         if self._events is None:
             return
         from tensorboardX import summary
@@ -66,7 +66,7 @@ class Board:
         reconstructions: Float[np.ndarray, "I T C"],
         sample_rate: int,
     ) -> None:
-        """Original and reconstruction of the first few crops, to hear and to see."""
+        """Adds the first few originals and reconstructions as audio and spectrograms."""
         if self._events is None:
             return
         from tensorboardX import summary

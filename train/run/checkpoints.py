@@ -25,7 +25,7 @@ FORMAT_VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What stands in a checkpoint beside the arrays."""
+    """What a checkpoint holds besides the arrays."""
 
     config: TrainConfig
     position: tuple[Mapping[str, Any], ...]  # of each process's batches, in the order of the processes
@@ -34,7 +34,7 @@ class Record:
     origin: Mapping[str, Any] | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """The record as values for JSON."""
         return {
             "format_version": FORMAT_VERSION,
             "config": self.config.to_dict(),
@@ -53,8 +53,8 @@ class Record:
 class RunCheckpoints:
     """Saves and restores a run in `workdir/checkpoints`; keeps the latest few and the best.
 
-    Nothing is lost that was saved: a checkpoint gets its name when it is whole, older ones are deleted after
-    that, and what a killed process left half-written is ignored.
+    A saved state is never lost: a checkpoint gets its name once it is whole, older ones are deleted only
+    then, and half-written ones of a killed process are ignored.
     """
 
     def __init__(self, workdir: Path, config: TrainConfig):
@@ -70,7 +70,7 @@ class RunCheckpoints:
         with _explained(self.directory):
             self._checkpointer = ocp.training.Checkpointer(
                 self.directory.absolute(),
-                # Every call saves; without this a save is skipped while another one is in flight.
+                # Every call saves; without this, a save is skipped while another one is running.
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
                 preservation_policy=policies.AnyPreservationPolicy(
                     [policies.LatestN(config.keep_checkpoints), best]
@@ -80,7 +80,7 @@ class RunCheckpoints:
         self._saving: ocp.AsyncResponse[bool] | None = None
 
     def _check_metrics(self) -> None:
-        """Orbax reads those of all checkpoints and does not say where they are damaged."""
+        """Checks the metrics of all checkpoints: Orbax reads them and does not say which are damaged."""
         for path in sorted(self.directory.glob("*/metrics/metrics")):
             checkpoint = path.parents[1]
             if checkpoint.name.isdigit():  # half-written ones are passed over
@@ -94,10 +94,10 @@ class RunCheckpoints:
         return None if latest is None else latest.step
 
     def save(self, state: TrainState, step: int, record: Record, metrics: Mapping[str, float] | None) -> None:
-        """Starts to save; returns once the arrays are copied, and waits for the save before this one.
+        """Waits for the previous save, starts this one, and returns once the arrays are copied.
 
         Raises:
-          UserError: the save before this one failed, such as on a full disk.
+          UserError: the previous save failed, for example on a full disk.
         """
         self.wait()
         if self.latest == step:
@@ -111,14 +111,14 @@ class RunCheckpoints:
             )
 
     def wait(self) -> None:
-        """Until what was being saved is on the disk."""
+        """Waits until the running save is on the disk."""
         saving, self._saving = self._saving, None
         if saving is not None:
             with _explained(self.directory):
                 saving.result()
 
     def restore(self, target: TrainState) -> tuple[TrainState, Record]:
-        """The latest checkpoint; `target` has shapes and shardings (`jax.ShapeDtypeStruct`).
+        """Reads the latest checkpoint; `target` has shapes and shardings (`jax.ShapeDtypeStruct`).
 
         Raises:
           UserError: it was written with another config, version or number of processes, or is damaged.
@@ -154,7 +154,7 @@ class RunCheckpoints:
         check_same_run(path, record.config, self.config)
         written, running = len(record.position), jax.process_count()
         if written != running:
-            raise UserError(f"{path}: written by {written} processes; continue with as many, not {running}")
+            raise UserError(f"{path}: written by {written} processes; continue with {written}, not {running}")
         return record
 
     def close(self) -> None:
@@ -167,7 +167,7 @@ class RunCheckpoints:
 
 
 def _named(state: TrainState) -> dict[str, Any]:
-    """The leaves by path: restoring by position could permute layers without a word."""
+    """The leaves by path: restoring by position could silently permute layers."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
@@ -182,12 +182,12 @@ def _unnamed(target: TrainState, arrays: Mapping[str, Any]) -> TrainState:
 
 @contextlib.contextmanager
 def _explained(directory: Path) -> Iterator[None]:
-    """Turns the errors of a failed save into a line that says what is safe."""
+    """Turns the error of a failed save into one line that says which checkpoints are safe."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         reason = "no space left on the disk" if full else (str(error).splitlines() or [repr(error)])[0][:200]
         raise UserError(
-            f"{directory}: saving failed: {reason}; earlier checkpoints are whole, the same command continues"
+            f"{directory}: saving failed: {reason}; earlier checkpoints are whole; the same command continues"
         ) from error

@@ -1,4 +1,4 @@
-"""The averaged model of a run as checkpoints that every other command takes."""
+"""Exports the averaged model of a run as checkpoints that every other command takes."""
 
 import dataclasses
 import shutil
@@ -18,13 +18,13 @@ from earvae_jax.train.run.validation import SCORE
 
 
 class Exports:
-    """Writes `workdir/model.safetensors`, and `best.safetensors`, its copy whenever validation improves.
+    """Writes `workdir/model.safetensors`, and copies it to `best.safetensors` when validation improves.
 
-    At each validation, so that a run that is killed leaves a model: a quarter of what a checkpoint writes
-    anyway. Safetensors, as one process writes them: Orbax would wait for the others.
+    It writes at each validation, so that a killed run leaves a model; that is a quarter of the size of a
+    checkpoint. It writes safetensors because one process can do so alone: Orbax would wait for the others.
 
     Args:
-      origin: what the provenance says of the weights that training started from; empty if they were random.
+      origin: what the provenance says about the weights that training started from; empty if random.
     """
 
     def __init__(self, workdir: Path, trainer: Trainer, origin: Mapping[str, Any]):
@@ -34,7 +34,7 @@ class Exports:
         self._written: int | None = None
 
     def write(self, state: TrainState, results: Mapping[str, float] | None = None) -> None:
-        """Writes the model of a state, with what validation says of it; once for the same step.
+        """Writes the model of a state with its validation results, once for each step.
 
         Raises:
           UserError: the disk is full or fails.
@@ -59,7 +59,7 @@ class Exports:
             except OSError as error:
                 raise UserError(f"{self._best}: cannot be written: {error.strerror or error}") from None
             self._best_score = score
-            logging.info("step %d: the best so far, written to %s", step, self._best)
+            logging.info("step %d: the best model so far, written to %s", step, self._best)
         self._written = step
 
 

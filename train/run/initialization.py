@@ -1,4 +1,4 @@
-"""How a model's weights start, where torch's own initialisation would have to be unlearned first."""
+"""An alternative to torch's initial weights, which training would first have to unlearn."""
 
 import math
 
@@ -15,7 +15,7 @@ from earvae_jax.model.vae import EarVAE
 
 _RESIDUAL_GAIN = 0.1  # of the convolutions that end the residual units, thirty in a row
 _SNAKE_BETA = 2.0  # sin² is added with e^−2: close to linear for music's amplitudes
-_OTHERS = 0.3  # amplitude of the random channels beside the transform's, against the signal
+_OTHERS = 0.3  # amplitude of the channels that stay random, relative to the signal
 _NEXT_TO_NOTHING = 0.01  # a gain of zero would leave its direction without a gradient
 _STD = 0.05  # of the latents: the decoder hears more signal than noise from the first step on
 
@@ -25,14 +25,15 @@ def start_as_transform(model: EarVAE) -> None:
 
     Torch's initialisation damps a signal until little more than the biases is left, and a random encoder
     throws away what the decoder needs. Here each strided convolution begins as the cosine transform (DCT-II)
-    of non-overlapping blocks of `stride` samples of each signal channel, the cascade keeps the lowest bands
-    as far as the channels reach, and the decoder's transposed convolutions hold the same numbers. Residual
-    units begin small, snakes nearly linear, channels that the transform does not need random. So training
-    starts from the lowest D / (downsampling_ratio · channels) of the spectrum, 1/32 as published, and all of
-    it is free to change.
+    of non-overlapping blocks of `stride` samples of each signal channel. The cascade keeps as many of the
+    lowest bands as there are channels, and the decoder's transposed convolutions hold the same numbers.
+    Residual units begin small, snakes nearly linear, and channels that the transform does not need random. So
+    training starts from the lowest D / (downsampling_ratio · channels) of the spectrum, 1/32 as published,
+    and all weights are free to change.
 
     Raises:
-      UserError: a model that cannot be such a transform, without snake or with nearest-neighbour upsampling.
+      UserError: the model cannot be such a transform: it has no snake, nearest-neighbour upsampling or too
+        few channels.
     """
     config = model.config
     snakes = config.encoder.use_snake and config.decoder.use_snake
@@ -68,8 +69,8 @@ def start_as_transform(model: EarVAE) -> None:
     latents = min(signal, config.latent_dim)
     _pass_on(last_in, latents)
     _pass_on(first_out, latents)
-    # What no latent says begins as silence, and the second half of the encoder's output is the scale, whose
-    # softplus is the deviation.
+    # Channels without a latent begin near silence. The second half of the encoder's output is the scale; its
+    # softplus is the standard deviation.
     for conv in (last_in, first_out):
         _fill(conv.gain, _NEXT_TO_NOTHING, slice(latents, None))
     if last_in.bias is not None:
@@ -85,8 +86,8 @@ def _fill(parameter: nnx.Param, value: float, where: slice = slice(None)) -> Non
 def _block_transform(signal: int, audio_channels: int, stride: int) -> Float[np.ndarray, " stride in out"]:
     """The DCT-II of blocks of each of `signal` channels, coefficients in the order of frequency.
 
-    Channels are bands of the transforms before, lowest first, each with all audio channels. In every other
-    band the spectrum is upside down.
+    Channels are bands of the previous transforms, lowest first, each with all audio channels. In every other
+    band the order of frequencies is reversed.
     """
     cosines = fft.dct(np.eye(stride), axis=0, norm="ortho")  # [frequency, time]
     kernel = np.zeros((stride, signal, stride * signal), np.float32)
@@ -100,20 +101,20 @@ def _block_transform(signal: int, audio_channels: int, stride: int) -> Float[np.
 
 
 def _pass_on(conv: Conv, channels: int) -> None:
-    """The first channels go through as they are."""
+    """Makes a convolution pass its first channels on unchanged."""
     _embed(conv, np.eye(channels, dtype=np.float32)[None])
 
 
 def _embed(conv: Conv, kernel: Float[np.ndarray, "K I O"]) -> None:
-    """Puts a kernel into a convolution's first channels, at the taps that padding makes the block's own.
+    """Puts a kernel into a convolution's first channels, at the taps that fall on one block after padding.
 
-    Outputs of these channels hear nothing else. The random rest of the kernel is scaled to pass on a signal's
-    variance, times `_OTHERS`.
+    The outputs of these channels depend on nothing else. The rest of the kernel stays random, scaled to pass
+    on a signal's amplitude times `_OTHERS`.
     """
     taps, inputs, outputs = kernel.shape
     random = np.asarray(conv.direction[...])
     width, all_inputs, _ = random.shape
-    # In how many products an output adds up; a transposed convolution's taps fall on `stride` different ones.
+    # The number of products in an output; a transposed convolution spreads its taps over `stride` outputs.
     terms = width * all_inputs / (conv.stride if isinstance(conv, ConvTranspose) else 1)
     start = conv.padding if taps > 1 else width // 2
     whole = random * np.float32(_OTHERS / (np.std(random) * math.sqrt(terms)))

@@ -38,19 +38,19 @@ def train(
 ) -> int:
     """Trains until `config.steps`, or until Ctrl-C or SIGTERM; continues what `workdir` holds.
 
-    At the end and on interruption the run is saved. At each validation and at the end the averaged model is
-    written to `workdir/model.safetensors`, and the best by validation to `workdir/best.safetensors`.
+    It saves the run at the end and on interruption. At each validation and at the end it writes the averaged
+    model to `workdir/model.safetensors`, and the best by validation to `workdir/best.safetensors`.
 
     Args:
-      initial: starts from these weights instead of random ones.
-      origin: what the written models' provenance says of `initial`, such as its file.
+      initial: the model to start from, instead of random weights.
+      origin: what the written models' provenance says about `initial`, such as its file.
 
     Returns:
       The number of steps done.
 
     Raises:
-      UserError: a model larger than the memory, no usable data, a workdir of another run, too many non-finite
-        steps in a row, a full disk.
+      UserError: the model does not fit in memory, no data is usable, the workdir is another run's, too many
+        steps in a row are not finite, or the disk is full.
     """
     check_fits_in_memory(config.model_config)
     with contextlib.ExitStack() as stack:
@@ -61,7 +61,7 @@ def train(
 
 
 def train_to_the_end(config: TrainConfig, workdir: Path) -> None:
-    """As `train`, for programs that go on with the model.
+    """`train` for programs that need the finished model afterwards.
 
     Raises:
       KeyboardInterrupt: the run was interrupted; the same call continues it.
@@ -157,7 +157,7 @@ class _Run:
         config, done, stopped = self.config, int(self.state.step), False
         pending: Terms | None = None
         compiled: set[bool] = set()
-        # All processes stop at the same step; `interrupted` is one process's own and decides nothing else.
+        # All processes stop at the same step; `interrupted` belongs to one process and decides nothing else.
         while done < config.steps and not (stopped := any_process(self.interrupted)):
             audio = jax.make_array_from_process_local_data(self.split, next(self.batches))
             adversarial = config.adversarial is not None and done >= config.adversarial.start_step
@@ -209,11 +209,11 @@ class _Run:
     def _give_up(self, in_a_row: int) -> None:
         self._export()
         latest, rate = self.saves.latest, self.config.optimizer.learning_rate / 2
-        continues = "begins again" if latest is None else f"continues from step {latest}"
+        way_on = "begin again" if latest is None else f"continue from step {latest}"
         raise UserError(
-            f"{self.workdir}: {in_a_row} steps in a row had a non-finite loss or gradient; the same command "
-            f"{continues} with --set optimizer.learning_rate={rate:g}; a new run, in which any option may "
-            f"change, begins from the averaged weights so far with --init {self.exports.path} --workdir NEW"
+            f"{self.workdir}: {in_a_row} steps in a row had a non-finite loss or gradient; to {way_on}, "
+            f"repeat the command with --set optimizer.learning_rate={rate:g}; to start a new run with other "
+            f"options from the averaged weights so far, use --init {self.exports.path} --workdir NEW"
         )
 
     def _validate_and_save(self, done: int) -> None:
@@ -224,7 +224,7 @@ class _Run:
             logging.info("step %d  validation  %s", done, shown)
             if SCORE not in results:
                 logging.warning("step %d: reconstructions are constant or not finite: no %s", done, SCORE)
-            # Before the checkpoint: a run killed in between comes here again, with the same model.
+            # Before the checkpoint: a run that is killed in between comes here again with the same model.
             try:
                 self.exports.write(self.state, results)
             except UserError as error:

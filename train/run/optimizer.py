@@ -8,7 +8,7 @@ from earvae_jax.train.config import OptimizerConfig
 
 
 def learning_rate(step: Array | int, config: OptimizerConfig, steps: int) -> Float[Array, ""]:
-    """(1 − warmup^(n+1)) · base · (1 + n/decay_steps)^-½, down to zero over the last `cooldown_steps`."""
+    """(1 − warmup^(n+1)) · base · (1 + n/decay_steps)^-½; it falls to 0 over the last `cooldown_steps`."""
     step = jnp.asarray(step, jnp.float32)
     rate = (1 - config.warmup ** (step + 1)) * config.learning_rate / jnp.sqrt(1 + step / config.decay_steps)
     if config.cooldown_steps:

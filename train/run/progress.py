@@ -1,4 +1,4 @@
-"""What the lines of a training run say: averages of the losses, speed and the time left."""
+"""The progress lines of a training run: averages of the losses, speed and the time left."""
 
 import collections
 import time
@@ -27,19 +27,19 @@ class Progress:
         self._clock = time.monotonic()
 
     def started(self, step: int, *, adversarial: bool) -> None:
-        """Says which kind of step was just given to the device: pace is measured within one kind."""
+        """Notes which kind of step the device has just received: pace is measured within one kind."""
         if adversarial != self._kind:
             self._kind, self._first = adversarial, step
             self._recent.clear()
 
     def pause(self) -> None:
-        """Leaves out what happened since the last step."""
+        """Leaves the time since the last step out of the pace."""
         self._clock = time.monotonic()
 
     def add(self, values: Mapping[str, float], done: int) -> dict[str, float] | None:
-        """The averages, whenever `log_every` steps are together."""
+        """Adds the terms of a step; returns the averages after each `log_every` steps."""
         now = time.monotonic()
-        # The first step of a kind compiles, while the step before it is still to be read.
+        # The first step of a kind compiles before the terms of the previous step are read.
         if done > self._first:
             self._recent.append(now - self._clock)
         self._clock = now
@@ -52,7 +52,7 @@ class Progress:
         return averages
 
     def line(self, averages: Mapping[str, float], done: int, skipped: Mapping[str, int]) -> str:
-        """Step, losses, what was skipped so far, audio seconds per second, time left at this pace."""
+        """Step, losses, what was skipped so far, seconds of audio per second, and time left at this pace."""
         parts = [f"step {done}/{self._config.steps}"]
         parts += [f"{name} {value:.4g}" for name, value in averages.items()]
         parts += [f"{count} {what} skipped" for what, count in skipped.items() if count]

@@ -1,4 +1,4 @@
-"""Whether a config, and the weights to start from, are those of the run that a checkpoint comes from."""
+"""Checks that a config and the weights to start from are those of the run that wrote a checkpoint."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from earvae_jax.errors import UserError
 from earvae_jax.train.config import OptimizerConfig, TrainConfig
 from earvae_jax.train.run.optimizer import learning_rate
 
-# What may change between two calls with the same workdir; everything else would make another run of it.
+# Options that may change between two calls with the same workdir; any other change makes it another run.
 _CHANGEABLE = frozenset(
     (
         "steps",
@@ -21,7 +21,7 @@ _CHANGEABLE = frozenset(
         "max_skipped_steps",
         "data.threads",
         "data.buffered_batches",
-        # Not the same run either, but the way on for one that has blown up; see `rate_jumps`.
+        # A new learning rate also makes another run, but it can rescue one that diverged; see `rate_jumps`.
         "optimizer.learning_rate",
         "adversarial.optimizer.learning_rate",
     )
@@ -32,7 +32,7 @@ def check_same_run(path: Path, stored: TrainConfig, config: TrainConfig) -> None
     """Refuses to continue a run with a config that would have made another one.
 
     Raises:
-      UserError: naming the differences.
+      UserError: the configs differ; the message names the options.
     """
     different = differing_options(stored.to_dict(), config.to_dict(), besides=_CHANGEABLE)
     if different:
@@ -40,9 +40,9 @@ def check_same_run(path: Path, stored: TrainConfig, config: TrainConfig) -> None
 
 
 def rate_jumps(stored: TrainConfig, config: TrainConfig, done: int) -> Iterator[str]:
-    """A line for each learning rate that was another until step `done` than this config would have had.
+    """A line for each learning rate that was not, up to step `done`, what this config would have given.
 
-    That is where a learning rate has changed, or `steps` while the cooldown before the old end had begun.
+    This happens when a learning rate has changed, or `steps` after the cooldown to the old end had begun.
     """
     old, new = _rates(stored, done), _rates(config, done)
     for name in old:
@@ -50,22 +50,22 @@ def rate_jumps(stored: TrainConfig, config: TrainConfig, done: int) -> Iterator[
         if was != would_have_been:
             yield (
                 f"the {name}'s learning rate goes from {was:.3g} to {comes:.3g}, as the config has changed: "
-                "from here on this is not the run that the config makes from the beginning"
+                "the result will differ from a run with this config from the beginning"
             )
 
 
 def check_same_origin(workdir: Path, stored: Mapping[str, Any] | None, given: Mapping[str, Any]) -> None:
-    """Refuses to continue a run as if it had started from other weights than it did.
+    """Refuses to continue a run that started from other weights than the caller names.
 
     Args:
-      stored: what the checkpoint says of its start: empty for random weights, None in old checkpoints.
-      given: the same of the weights that the caller names.
+      stored: what the checkpoint says about its start: empty for random weights, None in old checkpoints.
+      given: the same for the weights that the caller names.
 
     Raises:
       UserError: the run started from other weights.
     """
     if stored is None:
-        logging.warning("%s: does not say what the run started from; --init is not looked at", workdir)
+        logging.warning("%s: does not say what the run started from; --init is ignored", workdir)
     elif stored.get("fingerprint") != given["fingerprint"]:
         began = f"from {_shown(stored)}" if stored else "from random weights"
         raise UserError(
@@ -95,7 +95,7 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _rates(config: TrainConfig, done: int) -> dict[str, tuple[float, float]]:
-    """Learning rate of the last and of the next update after `done` steps, of those that have begun."""
+    """Learning rates of the last and the next update after `done` steps, for the parts that have begun."""
 
     def rate(optimizer: OptimizerConfig, start: int, step: int) -> float:
         return float(learning_rate(step - start, optimizer, config.steps - start))
@@ -111,5 +111,5 @@ def _rates(config: TrainConfig, done: int) -> dict[str, tuple[float, float]]:
 
 
 def _shown(origin: Mapping[str, Any]) -> str:
-    """A start as its file, or the fingerprint of weights that came from no file."""
+    """Names a start by its file, or by the fingerprint of weights that came from no file."""
     return origin.get("checkpoint") or f"weights {origin['fingerprint'][:8]}"

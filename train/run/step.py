@@ -38,17 +38,17 @@ class TrainState:
 
 
 class Trainer:
-    """The pure functions of a training run: the modules are split once, their structure is kept here.
+    """The pure functions of a training run. It splits the modules once and keeps their structure.
 
-    With a `mesh`, of one axis, its devices compute the gradients of a step together, each for its part of
-    the batch.
+    The devices of a `mesh`, of one axis, compute the gradients of a step together, each for its part of the
+    batch.
     """
 
     def __init__(self, config: TrainConfig, mesh: Mesh | None = None):
         self.config = config
         self.mesh = mesh
         self.model_config = config.model_config
-        # Without random numbers only shapes: `eval_shape` of a module being built takes many times as long.
+        # Without `rngs` a module holds only shapes; `eval_shape` of building it takes many times as long.
         self._model, *_ = _split(EarVAE(self.model_config, rngs=None))
         self._optimizer = build_optimizer(config.optimizer, config.steps)
         self._adversarial = config.adversarial
@@ -67,14 +67,14 @@ class Trainer:
         return Discriminator(config.discriminator, self.model_config.io_channels, rngs=rngs)
 
     def initial_state(self, model: EarVAE | None = None) -> TrainState:
-        """Before the first step; `model` instead of random weights starts a fine-tuning."""
+        """The state before the first step; with a `model` it starts from that instead of random weights."""
         _, generator, constants = _split(self._build_model() if model is None else model)
         key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
-        # One program: leaf by leaf there are hundreds, which stay in memory.
+        # One program: one for each leaf would leave hundreds in memory.
         return jax.jit(self._state)(generator, constants, self._discriminator_parameters(nnx.Rngs(key)))
 
     def state_shapes(self) -> TrainState:
-        """The state as shapes and types, for a checkpoint to be read into."""
+        """The shapes and types of the state, into which a checkpoint is read."""
         _, generator, constants = _split(EarVAE(self.model_config, rngs=None))
         return jax.eval_shape(self._state, generator, constants, self._discriminator_parameters(None))
 
@@ -100,7 +100,7 @@ class Trainer:
                 None if discriminator is None else self._discriminator_optimizer.init(discriminator)
             ),
         )
-        # The step gives its input's buffers away: each leaf needs its own.
+        # The step gives away the buffers of its input, so each leaf needs its own.
         return jax.tree.map(jnp.copy, state)
 
     def model(self, state: TrainState, *, averaged: bool = True) -> EarVAE:
@@ -114,7 +114,7 @@ class Trainer:
         audio: Float[Array, "B T C"],
         noise: Float[Array, "B N D"] | None,
     ) -> tuple[Float[Array, "B T C"], Float[Array, ""]]:
-        """Reconstruction and KL divergence, computed in `compute_dtype`; without noise from the mean."""
+        """Reconstruction and KL divergence, in `compute_dtype`; without noise it decodes the mean."""
         dtype = jnp.dtype(self.config.compute_dtype)
         model = nnx.merge(self._model, generator, constants)
 
@@ -149,7 +149,7 @@ class Trainer:
         *,
         adversarial: bool,
     ) -> tuple[Parameters, Parameters | None, Terms]:
-        """Gradients of generator and discriminator, both taken at the state's parameters, and all terms."""
+        """Gradients of generator and discriminator at the state's parameters, and all terms."""
         (prediction, kl), pull_to_generator = jax.vjp(
             lambda generator: self.reconstruct(generator, state.constants, audio, noise), state.generator
         )
@@ -158,7 +158,7 @@ class Trainer:
         )
         discriminator_gradient = None
         if adversarial:
-            assert self._adversarial is not None  # `adversarial` is said by its start_step
+            assert self._adversarial is not None  # `adversarial` follows from its start_step
             of_audio, discriminator_gradient, judged = adversarial_gradients(
                 self._discriminator,
                 state.discriminator,
@@ -232,8 +232,8 @@ class Trainer:
         def part(state, audio, noise):
             return jax.lax.pmean(self._accumulate(state, audio, noise, adversarial), axis)
 
-        # XLA by itself gathers the whole batch for every Fourier transform. With `check_vma` the gradients of
-        # parameters, which do not vary over devices, would come summed already.
+        # Left to itself, XLA gathers the whole batch for every Fourier transform. With `check_vma` the
+        # gradients of parameters, which do not vary over devices, would be summed already.
         return jax.shard_map(
             part,
             mesh=self.mesh,
@@ -267,5 +267,5 @@ def _split(module: nnx.Module) -> tuple[nnx.GraphDef, Parameters, Parameters]:
 
 
 def _save_convolutions(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Keeps what convolutions give; everything between them is cheap to compute again."""
+    """Keeps the outputs of convolutions; everything between them is cheap to compute again."""
     return primitive.name == "conv_general_dilated"

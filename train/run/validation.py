@@ -30,7 +30,7 @@ class Validator:
         return np.concatenate([np.asarray(local(crop)) for crop in crops])
 
     def measure(self, reconstructions: Float[np.ndarray, "I T C"]) -> dict[str, float]:
-        """As `mean_metrics`, against the held-out crops; nothing if a reconstruction is not finite."""
+        """`mean_metrics` against the held-out crops; empty if a reconstruction is not finite."""
         if not np.isfinite(reconstructions).all():
             return {}
         return mean_metrics(self.audio, reconstructions, self.sample_rate)
@@ -39,7 +39,7 @@ class Validator:
 def mean_metrics(
     originals: Float[np.ndarray, "I T C"], reconstructions: Float[np.ndarray, "I T C"], sample_rate: int
 ) -> dict[str, float]:
-    """Mean over the crops of each metric; crops for which a metric is undefined are left out of it."""
+    """The mean of each metric over the crops for which it is defined."""
     results = [
         evaluate_pair(original, reconstruction, sample_rate)
         for original, reconstruction in zip(originals, reconstructions, strict=True)

@@ -1,4 +1,4 @@
-"""The folder of a run: there, writable, and of one run at a time."""
+"""The folder of a run: it has to exist, to be writable, and to serve one run at a time."""
 
 import contextlib
 import errno
@@ -11,12 +11,12 @@ from typing import IO
 from earvae_jax.errors import UserError
 
 _LOCK = "lock"
-# What file systems answer that know no locks.
+# Errors of file systems without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def claim(workdir: Path) -> IO[str]:
-    """Makes the folder and keeps it for this process until what is returned is closed, or the process ends.
+    """Makes the folder and locks it until the returned file is closed or the process ends.
 
     Raises:
       UserError: it cannot be written to, or another run holds it.
@@ -45,7 +45,7 @@ def claim(workdir: Path) -> IO[str]:
 
 
 def _lock(file: IO[str]) -> None:
-    """The system frees it when the process ends, however it ends."""
+    """Locks a file; the system frees the lock when the process ends, however it ends."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,9 +1,9 @@
-"""What each part of the objective is worth: `python -m earvae_jax.train.studies.ablation WORKDIR`.
+"""Measures what each part of the objective is worth: `python -m earvae_jax.train.studies.ablation WORKDIR`.
 
 Trains by the demo's recipe (`configs/train_demo.json`) on a fifteenth of its steps, once with the whole
 objective and once without each part, from the same seed on the same crops, and measures all of them on the
 same held-out music. The whole objective from another seed, on other crops, shows how large a difference is
-chance. Interrupted, the same command continues.
+chance. After an interruption the same command continues.
 """
 
 import argparse
@@ -56,13 +56,13 @@ METRICS = {
 
 
 def recipe() -> TrainConfig:
-    """The demo's, on the budget of the ablation."""
+    """The demo's recipe with the changes of `BUDGET`."""
     with resources.as_file(resources.files("earvae_jax.configs") / "train_demo.json") as path:
         return TrainConfig.from_json(path, BUDGET)
 
 
 def ablation(config: TrainConfig, workdir: Path) -> dict[str, dict[str, float]]:
-    """Trains every variant in a folder of its own; the means over the held-out crops by variant."""
+    """Trains each variant in a folder of its own; returns its mean metrics over the held-out crops."""
     results = {}
     for name, changes in VARIANTS.items():
         folder = workdir / name.split(" (")[0].replace(" ", "_")
@@ -78,7 +78,7 @@ def _variant(config: TrainConfig, *, seed: int = 0, **changes: Any) -> TrainConf
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
-    """As Markdown."""
+    """The results as a Markdown table."""
     lines = ["| objective | " + " | ".join(METRICS.values()) + " |", "|---" * (len(METRICS) + 1) + "|"]
     for name, values in results.items():
         lines.append(f"| {name} | " + " | ".join(f"{values[metric]:.3f}" for metric in METRICS) + " |")
@@ -97,7 +97,7 @@ def _measured(config: TrainConfig, path: Path) -> dict[str, float]:
 def main(words: Sequence[str] | None = None) -> None:
     """Runs all variants, prints the table and keeps the figures in `WORKDIR/ablation.json`."""
     parser = argparse.ArgumentParser(prog="python -m earvae_jax.train.studies.ablation", description=__doc__)
-    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="gets a run for each variant")
+    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="folder for a run of each variant")
     workdir = parser.parse_args(words).workdir
     enable_compilation_cache()
     results = ablation(recipe(), workdir)

@@ -1,7 +1,7 @@
 """Fixed transforms at the rate of the codec, 64 numbers for 1024 stereo samples: what a model has to beat.
 
-All are orthonormal and keep as many coefficients of each block, so that what they lose is what the others
-held. Audio is `[T, 2]`, left and right, in and out; the last block is filled up with zeros and cut again.
+All are orthonormal and keep equally many coefficients of each block, so they lose exactly the energy of the
+others. Audio is `[T, 2]`, left and right, in and out; the last block is filled up with zeros and cut again.
 """
 
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ from scipy import fft
 BLOCK = 1024  # samples: the downsampling of the published codec
 KEPT = 64  # numbers of a block: its latent channels
 MID, SIDE = 48, 16  # of them; 40 and 24 give half a decibel more (docs/music.md)
-_LESS = 1e-20  # energy of what is silent
+_LESS = 1e-20  # energy below which audio is silent
 
 
 def block_dct(
     audio: Float[np.ndarray, "T 2"], mid: int = MID, side: int = SIDE, *, block: int = BLOCK
 ) -> Float[np.ndarray, "T 2"]:
-    """What the lowest `mid` and `side` coefficients of the DCT-II of each block hold."""
+    """Rebuilds audio from the lowest `mid` and `side` coefficients of the DCT-II of each block."""
     return _dct_inverse(_lowest(_dct(_mid_side(audio), block), mid, side), len(audio))
 
 
@@ -29,8 +29,8 @@ def lapped_dct(
 ) -> Float[np.ndarray, "T 2"]:
     """As `block_dct` with blocks that overlap by half: the MDCT with a sine window of `2 · block` samples.
 
-    As many numbers, as each block of it has `block` coefficients. An encoder that hears more than the samples
-    that a latent stands for can do as much.
+    It keeps as many numbers, as each of its blocks has `block` coefficients. An encoder that sees more
+    samples than one latent stands for can do this too.
     """
     return _mdct_inverse(_lowest(_mdct(_mid_side(audio), block), mid, side), len(audio))
 
@@ -40,15 +40,15 @@ def best_split(
 ) -> tuple[int, int]:
     """How many of `kept` coefficients to take of mid and of side for the highest SI-SDR of this piece.
 
-    By the energies of the coefficients alone, as the transforms keep inner products; channels are taken
-    without their means, as SI-SDR does.
+    The energies of the coefficients decide, as the transforms keep inner products. The channels' means are
+    removed first, as in SI-SDR.
     """
     centred = _mid_side(audio - audio.mean(axis=0, dtype=np.float64).astype(audio.dtype))
     mid, side = np.moveaxis((_mdct if lapped else _dct)(centred, block)[:, :kept], -1, 0)
     energies = [
         np.einsum("kf,kf->f", a, b, dtype=np.float64) for a, b in ((mid, mid), (side, side), (mid, side))
     ]
-    # Sums over the coefficients below each number of them.
+    # Sums over the lowest coefficients, for each number of them.
     mids, sides, products = (np.concatenate([[0.0], np.cumsum(energy)]) for energy in energies)
     totals = np.sum(np.square(audio - audio.mean(axis=0, dtype=np.float64)), axis=0)
     of_mid = np.arange(kept + 1)
@@ -74,7 +74,7 @@ def learn_klt(
     A block is one vector of its mid and side samples. Each piece counts by its length, as loud as any other.
 
     Raises:
-      ValueError: nothing but silence.
+      ValueError: all pieces are silent.
     """
     covariance = np.zeros((2 * block, 2 * block))
     for audio in pieces:
@@ -91,14 +91,14 @@ def learn_klt(
 def klt(
     audio: Float[np.ndarray, "T 2"], directions: Float[np.ndarray, "2·block kept"]
 ) -> Float[np.ndarray, "T 2"]:
-    """What the directions that `learn_klt` found hold of each block."""
+    """Rebuilds each block from its parts along the directions that `learn_klt` found."""
     vectors = _vectors(audio, len(directions) // 2)
     held = (vectors @ directions) @ directions.T
     return _mid_side(held.reshape(-1, 2)[: len(audio)])
 
 
 def side_ratio(audio: Float[np.ndarray, "T 2"]) -> float | None:
-    """Energy of the side signal against the mid signal in dB; None where one of them is silent."""
+    """Energy of the side signal against the mid signal in dB; None if one of them is silent."""
     mid, side = np.sum(np.square(_mid_side(audio), dtype=np.float64), axis=0)
     if min(mid, side) < _LESS * len(audio):
         return None
@@ -106,7 +106,7 @@ def side_ratio(audio: Float[np.ndarray, "T 2"]) -> float | None:
 
 
 def _mid_side(audio: np.ndarray) -> np.ndarray:
-    """Sum and difference of the two channels by √2: orthonormal, and its own inverse."""
+    """Sum and difference of the two channels, divided by √2: orthonormal, and its own inverse."""
     left, right = audio.T
     return np.stack([left + right, left - right], axis=1) * audio.dtype.type(np.sqrt(0.5))
 

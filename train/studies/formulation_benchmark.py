@@ -1,8 +1,8 @@
-"""What the CPU's ways of computing are worth: `python -m earvae_jax.train.studies.formulation_benchmark`.
+"""Measures what the forms for CPUs gain: `python -m earvae_jax.train.studies.formulation_benchmark`.
 
-Whole training steps of the sizes of `step_benchmark`, as they are and with each function of
-`earvae_jax.train.formulations.choice` in its plain form, in turns in one process; medians, and the medians of
-the ratios of a turn. Memory is that of a process for each.
+It times whole training steps in the sizes of `step_benchmark`, as they are and with each function of
+`earvae_jax.train.formulations.choice` in its plain form, in turns in one process. It prints the medians, and
+the medians of the ratios within a turn. Each memory figure comes from a process of its own.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _variants(kind: str) -> dict[str, tuple[str, ...]]:
-    """A generator's step has but one of the functions in it."""
+    """The variants that differ: a generator's step contains only one of the functions."""
     chosen = ("as it is", "plain gradient_stored") if kind == "generator" else _VARIANTS
     return {way: _VARIANTS[way] for way in chosen}
 

@@ -1,7 +1,7 @@
 """Times the reconstruction objective in JAX and torch: `python -m earvae_jax.train.studies.loss_benchmark`.
 
-Value and gradient; the torch side computes the same terms from the same shared transforms, in torch's own
-operators.
+It times value and gradient. The torch side computes the same terms from the same shared transforms, with
+torch's own operators.
 """
 
 import argparse
@@ -21,7 +21,7 @@ SAMPLE_RATE = 44_100
 
 
 def objective_benchmark(*, repeats: int = 7, shape: tuple[int, int, int] = SHAPE) -> dict[str, float]:
-    """Interleaved medians of seconds for value and gradient of the whole objective, and both values.
+    """Median seconds for value and gradient of the whole objective, measured in turns, and both values.
 
     Keys: `jax_seconds`, `torch_seconds`, `speedup`, `jax_compile_seconds`, `jax_value`, `torch_value`.
 

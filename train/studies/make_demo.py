@@ -17,7 +17,7 @@ from earvae_jax.errors import UserError
 from earvae_jax.train.data import synthetic
 
 _CLIP_SECONDS = 6
-_CLIP = (1, 10)  # the data set that seed 0 validates on, and a piece of it that comes out about as the mean
+_CLIP = (1, 10)  # the data set that seed 0 validates on, and a piece of it with about average results
 
 
 def make_demo(workdir: Path) -> None:

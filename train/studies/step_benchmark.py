@@ -1,9 +1,10 @@
 """Times training steps in JAX and torch: `python -m earvae_jax.train.studies.step_benchmark`.
 
-Two sizes of model, each without and with the adversarial terms, float32, on noise; both sides take whole
-steps, AdamW included, in turns in one process. Torch runs eagerly. Memory is measured in a process for each
-side: what one of them freed would hide what the other takes. JAX has two: the first compiles, which leaves
-holes in the heap, the second finds the programs in the compilation cache, as a run that continues does.
+It measures two sizes of model, each without and with the adversarial terms, in float32 on noise. Both sides
+take whole steps, AdamW included, in turns in one process. Torch runs eagerly. Memory is measured in a process
+for each side, as memory that one side freed would hide what the other takes. JAX has two processes: the first
+compiles, which leaves holes in the heap; the second finds the programs in the compilation cache, as a
+continued run does.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from earvae_jax.system.compilation_cache import enable_compilation_cache
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.run.step import Trainer
 
-_SETTLE = 0.25  # seconds: torch's threads spin for so long in wait of more work
+_SETTLE = 0.25  # seconds; torch's threads spin for so long after their work
 
 
 def train_configs() -> dict[str, TrainConfig]:
@@ -58,7 +59,7 @@ def train_configs() -> dict[str, TrainConfig]:
 
 
 def step_benchmark(config: TrainConfig, *, adversarial: bool, repeats: int = 5) -> dict[str, float]:
-    """Interleaved medians of one step of both sides.
+    """Median times of one step of both sides, measured in turns.
 
     Keys: `jax_seconds`, `torch_seconds`, `speedup`, `jax_realtime` (seconds of audio in one second),
     `torch_realtime`, `jax_compile_seconds`.
@@ -80,9 +81,9 @@ def step_benchmark(config: TrainConfig, *, adversarial: bool, repeats: int = 5) 
 
 
 def step_memory(config: TrainConfig, side: str, *, adversarial: bool) -> int | None:
-    """Bytes that weights, optimizer, programs and a step of one side take in this process, None if untold.
+    """Bytes that weights, optimizer, programs and a step of one side take in this process.
 
-    What compiling takes for itself is not counted.
+    Memory that only compiling takes is not counted. None if the system does not tell.
     """
     machine.release_freed_memory()
     before = machine.memory()
@@ -113,7 +114,7 @@ def _torch_step(config: TrainConfig, adversarial: bool) -> Callable[[], None]:
     torch = require("torch", extra="torch")
     from earvae_jax.train.studies import torch_step
 
-    # Any numbers will do. JAX's own would leave its programs in the memory that is measured for torch.
+    # Any numbers will do. Drawing them with JAX would leave its programs in the memory measured for torch.
     random = np.random.default_rng(0)
     judge_arrays = {
         jax.tree_util.keystr(path, simple=True, separator="."): 0.1 * random.standard_normal(leaf.shape)
@@ -138,7 +139,7 @@ _STEPS = {"jax": jax_step, "torch": _torch_step}
 
 
 def _memory_of_other_processes(name: str, kind: str) -> dict[str, float]:
-    """Megabytes of a first start of JAX, of a later one and of torch; NaN where the system does not tell."""
+    """Megabytes of JAX at a first start, at a later one, and of torch; NaN if the system does not tell."""
     with tempfile.TemporaryDirectory() as cache:
 
         def megabytes(side: str) -> float:

@@ -1,9 +1,9 @@
-"""What each term of the objective does to one start: `python -m earvae_jax.train.studies.terms WORKDIR`.
+"""Measures what each term of the objective does: `python -m earvae_jax.train.studies.terms WORKDIR`.
 
-Trains by the demo's recipe at a constant rate with the whole objective and with each term alone, and
-measures each model after some steps on the same held-out crops: the five metrics, and the error against the
-signal in bands of mid and side. `--train` and `--held-out` name the music. Interrupted, the same command
-continues.
+It trains from one start by the demo's recipe at a constant rate, with the whole objective and with each term
+alone. After some steps it measures each model on the same held-out crops: the five metrics, and the error
+against the signal in bands of mid and side. `--train` and `--held-out` name the music. After an interruption
+the same command continues.
 """
 
 import argparse
@@ -58,13 +58,13 @@ _METRICS = {
 
 
 def recipe(changes: Sequence[str] = ()) -> TrainConfig:
-    """The demo's, at a constant rate."""
+    """The demo's recipe at a constant rate, with `changes`."""
     with resources.as_file(resources.files("earvae_jax.configs") / "train_demo.json") as path:
         return TrainConfig.from_json(path, (*BUDGET, *changes))
 
 
 def variants(config: TrainConfig) -> dict[str, TrainConfig]:
-    """The whole objective, and each term alone with a weight of its own or of 1."""
+    """The whole objective, and each term alone with its own weight, or 1 if that is 0."""
     found = {"whole objective": config}
     for term in TERMS:
         alone = dict.fromkeys(TERMS, 0.0) | {term: getattr(config.objective, term) or 1.0}
@@ -74,7 +74,7 @@ def variants(config: TrainConfig) -> dict[str, TrainConfig]:
 
 
 def study(config: TrainConfig, steps: Sequence[int], workdir: Path, names: Sequence[str]) -> dict[str, dict]:
-    """What is measured of each variant after so many steps, by variant and by step; kept in `terms.json`."""
+    """Measures each variant after each number of steps; returns and keeps the results in `terms.json`."""
     results: dict[str, dict] = {}
     rate = config.sample_rate
     crops = validation_audio(config.data, sample_rate=rate, seed=config.seed)
@@ -105,7 +105,7 @@ def study(config: TrainConfig, steps: Sequence[int], workdir: Path, names: Seque
 def band_errors(
     originals: Float[np.ndarray, "I T 2"], reconstructions: Float[np.ndarray, "I T 2"], sample_rate: int
 ) -> dict[str, float]:
-    """Energy of the error against that of the signal in dB, for bands of mid and side over all crops."""
+    """Energy of the error relative to the signal's in dB, in bands of mid and side over all crops."""
     found = {}
     for place, sign in (("mid", 1), ("side", -1)):
         wanted, made = (x[..., 0] + sign * x[..., 1] for x in (originals, reconstructions))
@@ -120,7 +120,7 @@ def band_errors(
 
 
 def table(results: dict[str, dict]) -> str:
-    """As Markdown, a row for each variant and step."""
+    """The results in Markdown, one row for each variant and step."""
     bands = [f"{place} {low}–{high}" for place in ("mid", "side") for low, high in itertools.pairwise(EDGES)]
     columns = _METRICS | {band: band for band in bands}
     lines = [
@@ -140,14 +140,16 @@ def _write(path: Path, values: dict) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Trains what is asked for and prints the table."""
+    """Trains the variants asked for and prints the table."""
     parser = argparse.ArgumentParser(prog="python -m earvae_jax.train.studies.terms", description=__doc__)
     parser.add_argument("workdir", type=Path)
     parser.add_argument("--train", nargs="+", required=True, metavar="MUSIC")
     parser.add_argument("--held-out", nargs="+", required=True, metavar="MUSIC")
     parser.add_argument("--steps", nargs="+", type=int, default=[0, 500, 2000, 6000], metavar="N")
-    parser.add_argument("--only", nargs="*", default=(), metavar="NAME", help="variants that begin so")
-    parser.add_argument("--set", nargs="*", default=(), metavar="KEY=VALUE", help="changes of the recipe")
+    parser.add_argument(
+        "--only", nargs="*", default=(), metavar="NAME", help="only variants whose names begin so"
+    )
+    parser.add_argument("--set", nargs="*", default=(), metavar="KEY=VALUE", help="changes to the recipe")
     asked = parser.parse_args(words)
     enable_compilation_cache()
     music = [f"data.train={json.dumps(asked.train)}", f"data.validation={json.dumps(asked.held_out)}"]

@@ -18,7 +18,7 @@ TERMS = ("spectral_convergence", "log_magnitude", "correlation", "instantaneous_
 
 
 class TorchSTFTDiscriminator(nn.Module):
-    """Torch's own weight norm, convolutions and STFT."""
+    """The discriminator of one resolution with torch's own weight norm, convolutions and STFT."""
 
     def __init__(self, n_fft: int, channels: int, filters: int, dilations: tuple[int, ...]):
         super().__init__()
@@ -51,7 +51,7 @@ class TorchSTFTDiscriminator(nn.Module):
 
 
 def discriminator(config: DiscriminatorConfig, channels: int, arrays: dict[str, np.ndarray]) -> nn.ModuleList:
-    """With the arrays of a JAX `Discriminator` by name."""
+    """The discriminators in torch, with the arrays of a JAX `Discriminator` by name."""
     modules = nn.ModuleList(
         TorchSTFTDiscriminator(n_fft, channels, config.filters, config.dilations) for n_fft in config.n_ffts
     )
@@ -88,7 +88,7 @@ class TorchStep:
         self._objective = torch_objective(config.objective, config.sample_rate)
 
     def losses(self, audio: torch.Tensor, noise: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Every term, the generator's loss and the discriminator's; of `[B, C, T]` and `[B, D, N]`."""
+        """Every term and both losses, from audio `[B, C, T]` and noise `[B, D, N]`."""
         config, adversarial = self.config, self.config.adversarial
         assert adversarial is not None
         prediction, kl = self.generator(audio, noise)
@@ -128,10 +128,10 @@ class TorchStep:
         generator_optimizer: torch.optim.Optimizer,
         judge_optimizer: torch.optim.Optimizer | None,
     ) -> None:
-        """A whole step as one would write it for speed; without `judge_optimizer` no adversarial terms.
+        """A whole step, written for speed; without `judge_optimizer` it has no adversarial terms.
 
-        The objective's terms share their transforms, and both losses what the discriminator says: recording
-        and reconstruction are judged once each. Gradients nobody reads are not computed.
+        The objective's terms share their transforms, and both losses share the discriminator's outputs:
+        recording and reconstruction are judged once each. Gradients that nobody reads are not computed.
         """
         config = self.config
         prediction, kl = self.generator(audio, noise)

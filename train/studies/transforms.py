@@ -1,7 +1,7 @@
-"""What fixed transforms of the codec's rate reach: `python -m earvae_jax.train.studies.transforms MUSIC…`.
+"""Measures fixed transforms at the codec's rate: `python -m earvae_jax.train.studies.transforms MUSIC…`.
 
 The metrics are those of `earvae evaluate`, at 44.1 kHz. `--learn-from FOLDER` adds the Karhunen-Loève
-transform of that music, `--reconstructions DIR` what a model made of the same files.
+transform of that music, `--reconstructions DIR` a model's reconstructions of the same files.
 """
 
 import argparse
@@ -48,7 +48,7 @@ COLUMNS = {
     "stft_distance": "STFT",
     "mel_distance": "mel",
 }
-_SUFFIX = "_vae_rec"  # that a reconstruction may carry
+_SUFFIX = "_vae_rec"  # which a reconstruction's name may carry
 _DCT, _KLT, _MODEL = f"DCT {MID}/{SIDE}", "KLT", "model"
 
 Values = dict[str, float | None]
@@ -86,7 +86,7 @@ def measure(
 def gain_over_dct(
     original: Float[np.ndarray, "T 2"], reconstruction: Float[np.ndarray, "T 2"], sample_rate: int
 ) -> Values:
-    """Each metric of a reconstruction minus that of `block_dct`: above zero is better, of distances below."""
+    """Each metric of a reconstruction minus that of `block_dct`; above 0 is better, below 0 for distances."""
     ours, theirs = (measure(original, audio, sample_rate) for audio in (reconstruction, block_dct(original)))
     return {name: _difference(ours[name], theirs[name]) for name in ours}
 
@@ -133,7 +133,7 @@ def means(pieces: Sequence[Piece]) -> dict[str, Values]:
 
 
 def table(pieces: Sequence[Piece]) -> str:
-    """SI-SDR of each piece by each transform, then the means of all metrics, as Markdown."""
+    """The SI-SDR of each piece and transform, then the means of all metrics, in Markdown."""
     averages = means(pieces)
     head = ["piece", "s", "side dB", *averages, "best split DCT", "MDCT"]
     lines = ["SI-SDR in dB:", "", _row(head), "|---" * len(head) + "|"]
@@ -197,12 +197,12 @@ def _read(path: Path) -> Float[np.ndarray, "T C"]:
     audio, rate = read(path)
     audio = resample(audio, rate, RATE) if rate != RATE else audio
     if not len(audio):
-        raise UserError(f"{shown(path)}: nothing is left of it at {RATE} Hz")
+        raise UserError(f"{shown(path)}: has no samples left at {RATE} Hz")
     return audio
 
 
 def _middle(samples: int, seconds: float | None) -> slice:
-    """The stretch of a file that is measured."""
+    """The middle part of a file, which is measured."""
     wanted = samples if seconds is None else min(samples, max(1, round(seconds * RATE)))
     start = (samples - wanted) // 2
     return slice(start, start + wanted)
@@ -217,7 +217,7 @@ def _reconstructions(folder: Path) -> dict[Path, Path]:
 
 
 def _learn(folder: Path, minutes: float) -> Float[np.ndarray, "2·block kept"]:
-    """The KLT of the music in a folder: of the middle of each file, the same share of all."""
+    """The KLT of the music in a folder, learned from the middle of each file, the same fraction of all."""
     lengths = {}
     for path, _ in find_audio([folder]):
         with AudioReader(path) as reader:
@@ -259,19 +259,29 @@ def _cell(value: float | None, nothing: str = "–", digits: int = 3) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m earvae_jax.train.studies.transforms",
-        description="Measures fixed transforms of the codec's rate on music.",
+        description="Measures fixed transforms at the codec's rate on music.",
         allow_abbrev=False,
     )
     parser.add_argument("music", nargs="+", type=Path, metavar="MUSIC", help="files and folders")
-    parser.add_argument("--learn-from", type=Path, metavar="FOLDER", help="music for the KLT")
+    parser.add_argument("--learn-from", type=Path, metavar="FOLDER", help="music to learn the KLT from")
     parser.add_argument(
-        "--learn-minutes", type=_positive, default=60.0, metavar="MIN", help="of that music; default: 60"
+        "--learn-minutes",
+        type=_positive,
+        default=60.0,
+        metavar="MIN",
+        help="how much of that music; default: 60",
     )
     parser.add_argument(
-        "--reconstructions", type=Path, metavar="DIR", help="a model's, with the same relative names"
+        "--reconstructions",
+        type=Path,
+        metavar="DIR",
+        help="a model's reconstructions, with the same relative names",
     )
     parser.add_argument(
-        "--excerpt-seconds", type=_positive, metavar="S", help="of each piece, its middle; default: all of it"
+        "--excerpt-seconds",
+        type=_positive,
+        metavar="S",
+        help="measure only the middle of each piece; default: all of it",
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="file for all figures")
     return parser

@@ -157,7 +157,9 @@ def test_inputs_of_one_name_keep_their_endings(earvae, small_checkpoint, tmp_pat
     }
     # The output of a.flac would be that of a.flac.aiff: both get longer names.
     assert (
-        status == 0 and len(outputs(out)) == 5 and any("another input has its name" in line for line in lines)
+        status == 0
+        and len(outputs(out)) == 5
+        and any("another input has the same name" in line for line in lines)
     )
     found = {path: len(read(out / path)[0]) for path in outputs(out)}
     assert sorted(found.values()) == sorted(lengths.values())

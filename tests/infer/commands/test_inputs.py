@@ -45,12 +45,12 @@ def test_standard_input(earvae, small_checkpoint, tmp_path, monkeypatch, word):
     assert earvae(*call)[0] == 0 and len(read(out / "stdin.wav")[0]) == 700
     given((tmp_path / "a.wav").read_bytes())
     status, lines = earvae(*call)  # nobody knows whether it is the same
-    assert status == 1 and any("is there already, perhaps of another recording" in line for line in lines)
+    assert status == 1 and any("exists already, perhaps from another recording" in line for line in lines)
     given(b"")
     status, lines = earvae(*call, "--overwrite")
     assert status == 1 and any(f"{word}: is empty" in line for line in lines)
     status, lines = earvae(*call, "--report")
-    assert status == 2 and "--report reads its inputs again" in lines[0]
+    assert status == 2 and "--report reads its inputs twice" in lines[0]
 
 
 def test_a_pipe_is_read_to_its_end(tmp_path):

@@ -174,7 +174,7 @@ def test_what_cannot_be_compared_is_listed_and_the_rest_done(faulty):
         "truncated": "truncated.wav",
         "nan": "NaN",
         "empty": "is empty",
-        "channels": "has 1 channel, its original 2 channels",
+        "channels": "has 1 channel, but its original has 2 channels",
         "surround": "12 channels",
         "alone.wav": "has no reconstruction",
         "orphan_vae_rec.wav": "has no original orphan.*",
@@ -218,7 +218,7 @@ def test_a_folder_without_any_pair_is_a_wrong_call(tmp_path):
         call(tmp_path / "a.wav")
     write(tmp_path / "other" / "b.wav", noise(0))
     write(tmp_path / "third" / "c.wav", noise(0))
-    with pytest.raises(UserError, match="has the name of one"):
+    with pytest.raises(UserError, match="has the same name as one"):
         call(tmp_path / "other", tmp_path / "third")
 
 

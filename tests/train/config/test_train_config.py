@@ -148,7 +148,7 @@ def test_models_that_cannot_be_trained_are_refused():
     values = small_training.config().to_dict()
     crop = values["data"] | {"crop_samples": 1026}
     odd = small_models.config((2, 3)).to_dict()
-    with pytest.raises(UserError, match="gives back 1024 samples of a crop of 1026"):
+    with pytest.raises(UserError, match="gives back 1024 samples of a crop of 1026, but losses need as many"):
         TrainConfig.from_dict(values | {"model": odd, "data": crop})
     nearest = small_models.config((2, 3), use_nearest_upsample=True).to_dict()
     TrainConfig.from_dict(values | {"model": nearest, "data": crop})
@@ -205,7 +205,9 @@ def test_model_files_lie_here_beside_the_config_or_in_the_package(config_file, t
 
 
 def test_an_unknown_config_names_the_bundled_ones():
-    with pytest.raises(UserError, match=r"train_45k\.json: no such config .*train_44k\.json"):
+    with pytest.raises(
+        UserError, match=r"train_45k\.json: no such config file; the bundled ones are .*train_44k\.json"
+    ):
         _config("train_45k.json", [])
 
 

@@ -107,7 +107,9 @@ def test_steps_that_are_not_finite_end_with_a_way_on(tmp_path, monkeypatch, capl
         with pytest.raises(UserError, match="3 steps in a row had a non-finite loss") as caught:
             loop.train(config, tmp_path)
     message = str(caught.value)
-    assert re.search(r"continues from step 4 with --set optimizer\.learning_rate=0\.0005;", message)
+    assert re.search(
+        r"to continue from step 4, repeat the command with --set optimizer\.learning_rate=0\.0005;", message
+    )
     written = Path(re.search(r"--init (\S+) --workdir NEW", message)[1])
     assert provenance(written)["trained_steps"] >= 5
     assert "2 steps skipped" in said()
@@ -163,7 +165,10 @@ def test_a_full_disk_while_saving_loses_nothing_saved(run, monkeypatch, light):
 
     with monkeypatch.context() as patched:
         patched.setattr(ocp.training.Checkpointer, "save_async", full)
-        with pytest.raises(UserError, match="no space left on the disk; earlier checkpoints are whole"):
+        with pytest.raises(
+            UserError,
+            match="no space left on the disk; earlier checkpoints are whole; the same command continues",
+        ):
             loop.train(light_training.config(steps=5), run)
     assert loop.train(light_training.config(steps=5), run) == 5
 
