@@ -211,7 +211,8 @@ def test_init_is_for_the_beginning(tmp_path, earvae, light, small_checkpoint):
     assert f"started from {given}, not from {other}" in lines[0]
     assert provenance(tmp_path / "run" / "model.safetensors")["origin"] == origin
     status, lines = start("--init", small_checkpoint)
-    assert status == 2 and re.search(r"another config .*encoder\.config\.\w+ was .*, is ", lines[-1]), lines
+    wanted = r"its config differs from `model` in the training config .*encoder\.config\.\w+ was .*, is "
+    assert status == 2 and re.search(wanted, lines[-1]), lines
 
 
 def test_init_is_refused_where_a_run_began_at_random(run, light):
