@@ -6,7 +6,7 @@ _SEARCHED = 4096  # bytes: the longest frame, and a little that may stand before
 
 
 def frame_count(path: Path) -> int:
-    """Frames by the header; 0 where it does not say."""
+    """The number of frames that the header states; 0 if it states none."""
     with path.open("rb") as file:
         head = file.read(10)
         if head[:3] == b"ID3" and len(head) == 10:
