@@ -80,9 +80,7 @@ def test_content_decides_and_not_the_name(tmp_path):
 
 
 def test_a_codec_that_nobody_knows_is_named():
-    with pytest.raises(
-        UserError, match=r"unknown_codec\.mkv: FFmpeg has no decoder for its audio"
-    ):
+    with pytest.raises(UserError, match=r"unknown_codec\.mkv: FFmpeg has no decoder for its audio"):
         read(CASES / "unknown_codec.mkv")
 
 
