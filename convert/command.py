@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the two directions."""
+    """Declares the two directions, and the flags of each."""
     directions = parser.add_subparsers(dest="direction", required=True, metavar="DIRECTION")
     into = directions.add_parser("from-torch", help="PyTorch or safetensors weights to a checkpoint")
     into.add_argument(
@@ -20,22 +20,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     back.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint to read")
     back.add_argument("output", metavar="OUT.pyt", help="file to write")
     for direction in (into, back):
-        direction.add_argument("--overwrite", action="store_true", help="replace what stands at the output")
+        direction.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
 
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what tells the config of a weights file."""
-    parser.add_argument("--config", metavar="JSON", help="model config; by default the tensors tell it")
+    """Declares the flags that determine the config of a weights file."""
+    parser.add_argument("--config", metavar="JSON", help="model config; by default the tensors determine it")
     parser.add_argument(
-        "--sample-rate", type=int, metavar="HZ", help="of a model that is not a published one"
+        "--sample-rate", type=int, metavar="HZ", help="sample rate of a model that is not a published one"
     )
     parser.add_argument(
-        "--dim-heads", type=int, metavar="WIDTH", help="width of an attention head, where several fit"
+        "--dim-heads", type=int, metavar="WIDTH", help="width of an attention head, if several widths fit"
     )
     parser.add_argument(
         "--final-tanh",
         action=argparse.BooleanOptionalAction,
-        help="whether the decoder ends in tanh; the tensors do not tell",
+        help="whether the decoder ends in tanh, which the tensors do not show",
     )
 
 

@@ -1,8 +1,8 @@
-"""The config of a state dict: from its tensors, from a config file, or from the published model it is.
+"""Finds the config of a state dict: from its tensors, from a config file, or from a published model.
 
 The sample rate, the decoder's final tanh and, for some shapes, the width of a head leave no trace in the
-tensors. They come from a config file, from a flag, or from the published model of the same shapes.
-`qk_norm: "l2"` leaves none either: it is taken as absent unless a config file asks for it.
+tensors. They come from a config file, from a flag, or from the published model with the same shapes.
+`qk_norm: "l2"` leaves no trace either: it counts as absent unless a config file asks for it.
 """
 
 import dataclasses
@@ -29,15 +29,15 @@ _FLAGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Stated:
-    """What the caller says about options without a trace, above files and recognition; None: nothing."""
+    """The caller's values for options without a trace; they override all other sources. None: not stated."""
 
     sample_rate: int | None = None  # Hz
     dim_heads: int | None = None
     final_tanh: bool | None = None
-    rate_needed: bool = True  # a model whose sample rate stays unknown is refused
+    rate_needed: bool = True  # refuse a model whose sample rate stays unknown
 
     def options(self) -> dict[str, Any]:
-        """As dotted options."""
+        """The stated values by dotted option."""
         values = (self.sample_rate, self.dim_heads, self.final_tanh)
         return {option: value for option, value in zip(_FLAGS, values, strict=True) if value is not None}
 
@@ -49,7 +49,7 @@ def from_tensors(state: Mapping[str, np.ndarray], stated: Stated = NOTHING_STATE
     """The config of a bare published state dict for which there is no config file.
 
     Raises:
-      UserError: the tensors are not those of a model, or leave open what no flag states.
+      UserError: the tensors are not those of a model, or nothing states an option that left no trace.
     """
     traced = traces(state)
     options = {**_of_published_shape(traced), **traced, **stated.options()}
@@ -62,7 +62,7 @@ def from_file(
     """A config file's config, checked against the tensors, which decide whether there is a transformer.
 
     Raises:
-      UserError: naming every option in which the file contradicts the tensors, or what no flag states.
+      UserError: the file contradicts the tensors, or nothing states an option; one message names them all.
     """
     options = _flat(given)
     present = any(key.startswith("transformers.") for key in state)
@@ -87,7 +87,7 @@ def from_file(
 
 
 def _refuse_contradiction(config: ModelConfig, state: Mapping[str, np.ndarray]) -> None:
-    """Raises where another config fits the tensors better; plain damage is the strict loader's to report."""
+    """Raises if another config fits the tensors better; the strict loader reports plain damage."""
     problems = differences(torch_tensors(config), state)
     if not problems:
         return
@@ -98,7 +98,7 @@ def _refuse_contradiction(config: ModelConfig, state: Mapping[str, np.ndarray]) 
             del traced[_QK_NORM]
         fitting = _config({**options, **traced}, NOTHING_STATED, transformer=config.transformer is not None)
     except UserError:
-        return  # the tensors are no whole model
+        return  # the tensors are not a whole model
     contradictions = [
         f"{option} is {options.get(option)} in the config, {value} in the tensors"
         for option, value in traced.items()
@@ -113,12 +113,12 @@ def _published_rate(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     try:
         told = _of_published_shape(traces(state))
     except UserError:
-        return {}  # the tensors are no whole model
+        return {}  # the tensors are not a whole model
     return {option: value for option, value in told.items() if option == "sample_rate"}
 
 
 def _of_published_shape(traced: Mapping[str, Any]) -> dict[str, Any]:
-    """Options without a trace, of the published model that has all the options that left one."""
+    """The options without a trace, from the published model that has all the options with a trace."""
     for published in PUBLISHED:
         options = _flat(published.config)
         same_parts = ("transformer.depth" in traced) == ("transformer.depth" in options)
@@ -129,18 +129,18 @@ def _of_published_shape(traced: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _config(options: Mapping[str, Any], stated: Stated, *, transformer: bool) -> ModelConfig:
-    """Builds the config from dotted options, once nothing is open."""
+    """Builds the config from dotted options, or raises if one is still open."""
     wanted = [option for option in _FLAGS if transformer or not option.startswith("transformer.")]
     if not stated.rate_needed:
         wanted.remove("sample_rate")
     open_ = [_FLAGS[option] for option in wanted if option not in options]
     if open_:
-        raise UserError(f"nothing tells {', nor '.join(open_)}: state it, or pass a --config JSON that does")
+        raise UserError(f"nothing states {', nor '.join(open_)}: pass the flag, or a --config JSON that does")
     values: dict[str, Any] = {}
     for option, value in options.items():
         *parts, last = option.split(".")
         if parts == ["transformer"] and not transformer:
-            continue  # a flag about a transformer that is not there
+            continue  # a flag about a transformer that the model does not have
         place = values
         for part in parts:
             place = place.setdefault(part, {})
@@ -152,7 +152,7 @@ def _config(options: Mapping[str, Any], stated: Stated, *, transformer: bool) ->
 
 
 def _flat(config: ModelConfig) -> dict[str, Any]:
-    """Every option of a config, dotted; none under `transformer.` where there is no transformer."""
+    """Every option of a config, dotted; none under `transformer.` if there is no transformer."""
     flat = {}
 
     def add(prefix: str, values: Mapping[str, Any]) -> None:

@@ -12,12 +12,12 @@ _SCHEME = "hf://"
 
 
 def local_path(source: str | Path) -> Path:
-    """The file itself, fetched into the Hub's cache where it is an `hf://` address and not there yet.
+    """The local path of a file; a file at an `hf://` address is first fetched into the Hub's cache.
 
-    What is in the cache is used without asking the Hub.
+    A file in the cache is used without asking the Hub.
 
     Raises:
-      UserError: the address is malformed, nothing stands there, or it cannot be reached.
+      UserError: the address is malformed, there is no such file, or the Hub cannot be reached.
     """
     text = address(source)
     if text is None:
@@ -44,10 +44,10 @@ def _from_hub(address: str, repo: str, filename: str, revision: str | None) -> P
             return fetch(local_files_only=True)
         except errors.LocalEntryNotFoundError:
             logging.info("fetching %s", address)
-        huggingface_hub.utils.logging.set_verbosity_error()  # its retries: the outcome is told below
+        huggingface_hub.utils.logging.set_verbosity_error()  # hides retries: the outcome is reported below
         return fetch()
     except errors.HFValidationError:
-        raise UserError(f"{address}: {repo} is no name of a repository") from None
+        raise UserError(f"{address}: {repo} is not the name of a repository") from None
     except errors.RepositoryNotFoundError:
         raise UserError(f"{address}: there is no public repository {repo}") from None
     except errors.RevisionNotFoundError:
@@ -59,6 +59,6 @@ def _from_hub(address: str, repo: str, filename: str, revision: str | None) -> P
         ) from None
     except errors.EntryNotFoundError:
         raise UserError(f"{address}: {repo} has no file {filename}") from None
-    # Whichever HTTP library this version of the Hub's client uses, its own errors derive from these bases.
+    # The errors of the HTTP library that this version of the Hub's client uses derive from these bases.
     except (OSError, *errors.HfHubHTTPError.__bases__) as error:  # type: ignore[misc] # they are exceptions
         raise UserError(f"{address}: cannot be fetched ({str(error).splitlines()[0]})") from None

@@ -1,4 +1,4 @@
-"""PyTorch weights to a model of this project."""
+"""Converts PyTorch weights to a model of this project."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class TorchWeights:
     config: ModelConfig
     arrays: Mapping[str, np.ndarray]  # by this project's names, in its layout
     file: WeightsFile
-    published_name: str | None  # where the file is a published one, byte for byte
+    published_name: str | None  # if the file is a published one, byte for byte
 
 
 def read(
@@ -36,11 +36,12 @@ def read(
 
     Args:
       source: a file, or `hf://OWNER/REPO/PATH`.
-      config: a config file in the published form; without it the tensors tell, or the file is a known one.
+      config: a config file in the published form; by default the config of the published file that this
+        is, or the config that the tensors determine.
       stated: options that leave no trace in the tensors.
 
     Raises:
-      UserError: one line naming the file and everything that is wrong with it.
+      UserError: one line names the file and everything that is wrong with it.
     """
     file = read_state_dict(local_path(source))
     published = by_sha256(file.sha256)
@@ -62,7 +63,7 @@ def convert(
     stated: Stated = NOTHING_STATED,
     overwrite: bool = False,
 ) -> checkpoints.CheckpointInfo:
-    """Writes a checkpoint with the weights of a PyTorch file; arguments and errors as `read`."""
+    """Writes a checkpoint with the weights of a PyTorch file; arguments and errors are those of `read`."""
     weights = read(source, config=config, stated=stated)
     provenance = {
         "source": address(source) or weights.file.path.name,

@@ -31,8 +31,8 @@ TRANSPOSED = Layout(lambda a: a.transpose(2, 0, 1), lambda a: a.transpose(1, 2, 
 GAIN = Layout(lambda a: a.reshape(-1), lambda a: a.reshape(-1, 1, 1))
 FILTER = Layout(lambda a: a.reshape(-1), lambda a: a.reshape(1, 1, -1))
 
-# Modules for which the row holds (all, where empty), last part of the key, last part of the name, layout. The
-# first row that fits counts.
+# The modules that a row is for (empty: all), the last part of the key, the last part of the name, the layout.
+# The first row that fits counts.
 TABLE = (
     ("", "weight_g", "gain", GAIN),
     (r"decoder\.layers\.\d+\.layers\.1", "weight_v", "direction", TRANSPOSED),
@@ -44,7 +44,7 @@ TABLE = (
     *(("", part, part, SAME) for part in ("bias", "alpha", "beta", "gamma", "inv_freq", "scale")),
 )
 
-# Both activations of a residual unit are one module; its parameters stand in the file under both keys.
+# Both activations of a residual unit are one module; the file has its parameters under both keys.
 _TIED = re.compile(r"((?:encoder|decoder)\.layers\.\d+\.layers\.\d+\.layers)\.0\.(alpha|beta)")
 
 
@@ -59,7 +59,7 @@ class Tensor(NamedTuple):
 
 @functools.lru_cache(maxsize=8)  # tracing a whole model takes a second
 def torch_tensors(config: ModelConfig) -> Mapping[str, Tensor]:
-    """Every key that the state dict of a model of this config has, twins of tied parameters included."""
+    """Every key of the state dict of a model of this config, both keys of tied parameters included."""
     tensors = {}
     for name, array in expected_arrays(config).items():
         key, layout = _key(name)
@@ -74,7 +74,7 @@ def to_arrays(config: ModelConfig, state: Mapping[str, np.ndarray]) -> dict[str,
     """The arrays of the model, from a normalised published state dict.
 
     Raises:
-      UserError: naming every missing, extra, mis-shaped and untied tensor at once.
+      UserError: tensors are missing, extra, mis-shaped or untied; one message names them all.
     """
     tensors = torch_tensors(config)
     problems = differences(tensors, state) + _untied(state)
@@ -115,5 +115,5 @@ def _untied(state: Mapping[str, np.ndarray]) -> list[str]:
     for key in sorted(state):
         twin = _twin(key)
         if twin is not None and twin in state and not np.array_equal(state[key], state[twin], equal_nan=True):
-            problems.append(f"{key} and {twin} differ, though both activations of a residual unit are one")
+            problems.append(f"{key} and {twin} differ, but a residual unit has one activation for both")
     return problems

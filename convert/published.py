@@ -15,7 +15,7 @@ class Published:
 
     @property
     def config(self) -> ModelConfig:
-        """The model, its sample rate included."""
+        """The model's config, sample rate included."""
         with resources.as_file(resources.files("earvae_jax.configs") / f"{self.name}.json") as path:
             return ModelConfig.from_json(path)
 
@@ -27,5 +27,5 @@ PUBLISHED = (
 
 
 def by_sha256(digest: str) -> Published | None:
-    """The published file with this SHA-256."""
+    """The published file with this SHA-256, or None."""
     return next((published for published in PUBLISHED if published.sha256 == digest), None)

@@ -1,6 +1,6 @@
-"""Reading a PyTorch or safetensors file into a plain, bare state dict of numpy arrays.
+"""Reads a PyTorch or safetensors file into a plain, bare state dict of numpy arrays.
 
-Nothing in a file is ever executed: pickles are read with `weights_only=True`, and there is no way around it.
+No code in a file is ever run: pickles are always read with `weights_only=True`.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ class WeightsFile:
 
     path: Path
     sha256: str  # of the file
-    prefix: str  # what stood in front of the keys, such as "gen_ema.ema_model."; empty for a bare file
+    prefix: str  # removed from the keys, such as "gen_ema.ema_model."; empty for a bare file
     tensors: dict[
         str, np.ndarray
     ]  # published key to array in PyTorch's layout; weight norm as gain and direction
@@ -43,9 +43,9 @@ class WeightsFile:
 def read(path: str | Path) -> WeightsFile:
     """Reads .pyt, .pt, .ckpt (whatever `torch.save` wrote) or .safetensors.
 
-    Wrapped state dicts are unwrapped, an exponential moving average preferred. Weight norm in its newer form
-    is renamed; where it is folded into one weight, the weight becomes the direction and its norm the gain
-    (their product is the weight to rounding of float32). Floating-point tensors become float32.
+    Wrapped state dicts are unwrapped; an exponential moving average is preferred. The newer form of weight
+    norm is renamed. If weight norm was folded into one weight, the weight becomes the direction and its norm
+    the gain (this gives the weight again to float32 rounding). Floating-point tensors become float32.
 
     Raises:
       UserError: the file is missing, damaged, would run code, or holds no εar-VAE weights.
@@ -92,22 +92,22 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
     if archive:
         _check_archive(path)
     with explaining(path, "truncated or damaged, or not written by torch.save"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on odd formats; what comes of those is told below
+        warnings.simplefilter("ignore")  # about odd formats; what goes wrong is reported below
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             if (named := _NOT_ALLOWED.search(str(error))) is None:
                 raise UserError(f"{path}: damaged, or not written by torch.save") from None
             raise UserError(
-                f"{path}: refused: the file wants to run code ({named[1]}); where it comes from, save a "
-                "plain state dict: torch.save(model.state_dict(), PATH)"
+                f"{path}: refused: the file wants to run code ({named[1]}); at its source, save a plain "
+                "state dict: torch.save(model.state_dict(), PATH)"
             ) from None
     tensors = _flat(torch.Tensor, content)
     return {key: _float32(path, key, _as_numpy(torch, path, key, tensor)) for key, tensor in tensors.items()}
 
 
 def _check_archive(path: Path) -> None:
-    """Tells of wrong checksums, and refuses compressed members, which may be of any size."""
+    """Warns of wrong checksums, and refuses compressed members, which may unpack to any size."""
     with (
         explaining(path, "truncated or damaged, or not written by torch.save"),
         zipfile.ZipFile(path) as archive,
@@ -120,7 +120,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _flat(tensor_type: "type[Tensor]", content: object) -> dict[str, "Tensor"]:
-    """Tensors of nested dicts under dotted keys; whatever else a training checkpoint holds is passed over."""
+    """The tensors of nested dicts under dotted keys, without whatever else a training checkpoint holds."""
     tensors: dict[str, Tensor] = {}
     waiting: list[tuple[str, Any]] = [("", content)]
     seen = set()
@@ -136,15 +136,15 @@ def _flat(tensor_type: "type[Tensor]", content: object) -> dict[str, "Tensor"]:
 
 
 def _as_numpy(torch: ModuleType, path: Path, key: str, tensor: "Tensor") -> np.ndarray:
-    """The values of a plain tensor; other kinds, which no weights have, are refused."""
+    """The values of a plain tensor; refuses other kinds, which weights never are."""
     plain = tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
     if not plain or tensor.is_complex():
         kind = "quantized" if tensor.is_quantized else f"{tensor.dtype} {tensor.layout} {tensor.device}"
-        raise UserError(f"{path}: {key} is no plain tensor of real numbers ({kind})")
+        raise UserError(f"{path}: {key} is not a plain tensor of real numbers ({kind})")
     with explaining(path, f"{key} cannot be read"):
         tensor = tensor.detach()
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise UserError(f"{path}: {key} has {tensor.numel()} values, of which the file holds fewer")
+            raise UserError(f"{path}: {key} has {tensor.numel()} values, but the file holds fewer")
         if tensor.dtype.is_floating_point:
             tensor = tensor.to(torch.float32)
         return tensor.resolve_neg().contiguous().numpy()
@@ -154,13 +154,13 @@ def _float32(path: Path, key: str, array: np.ndarray) -> np.ndarray:
     if array.dtype == np.float32 or array.dtype.kind in "iub":
         return array
     if array.dtype.kind == "c":
-        raise UserError(f"{path}: {key} is no plain tensor of real numbers ({array.dtype.name})")
-    with np.errstate(over="ignore"):  # what becomes infinite is told with the others that are
+        raise UserError(f"{path}: {key} is not a plain tensor of real numbers ({array.dtype.name})")
+    with np.errstate(over="ignore"):  # infinite values are reported together later
         return array.astype(np.float32)
 
 
 def _prefix(path: Path, tensors: Mapping[str, np.ndarray]) -> str:
-    """The wrapper whose tensors are the model: an average of the weights before others, then the shortest."""
+    """The prefix of the model's tensors: one of averaged weights if there is one, then the shortest."""
     prefixes = {key.partition(_ANCHOR)[0] for key in tensors if _ANCHOR in key}
     prefixes = {prefix for prefix in prefixes if not prefix or prefix.endswith(".")}
     if not prefixes:

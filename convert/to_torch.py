@@ -1,4 +1,4 @@
-"""A model of this project to a published PyTorch state dict."""
+"""Converts a model of this project to a published PyTorch state dict."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -28,10 +28,10 @@ def state_dict(model: EarVAE) -> "OrderedDict[str, Tensor]":
 
 
 def export(checkpoint: str | Path, output: str | Path, *, overwrite: bool = False) -> None:
-    """Writes the state dict of a checkpoint as `torch.save` does; the file appears once it is whole.
+    """Writes the state dict of a checkpoint as `torch.save` does; the file gets its name when it is complete.
 
     Raises:
-      UserError: no such checkpoint, or something stands at `output` already, or it cannot be written.
+      UserError: the checkpoint does not exist, or `output` exists already or cannot be written.
     """
     output = Path(output)
     if exists(output) and output.is_dir():

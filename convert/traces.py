@@ -15,13 +15,13 @@ from earvae_jax.errors import UserError
 
 
 def traces(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Every option that shapes and keys tell; none under `transformer.` where there is no transformer.
+    """Every option that shapes and keys tell; none under `transformer.` if there is no transformer.
 
-    Untold stay the sample rate, the decoder's final tanh, unit-length queries and keys, and the width of a
-    head where several fit.
+    They do not tell the sample rate, the decoder's final tanh, unit-length queries and keys, or the width of
+    a head if several widths fit.
 
     Raises:
-      UserError: tensors that decide about the config are missing or have impossible shapes, each named.
+      UserError: tensors that determine the config are missing or have impossible shapes; it names each.
     """
     shapes = _Shapes({key: tuple(array.shape) for key, array in state.items()})
     options = {**_encoder(shapes), **_decoder(shapes)}
@@ -36,7 +36,7 @@ def traces(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 class _Shapes:
-    """The shapes by key; what is missing or impossible is noted, so that one message can name it all."""
+    """The shapes by key; notes what is missing or impossible, so that one message can name it all."""
 
     def __init__(self, shapes: dict[str, tuple[int, ...]]):
         self.shapes = shapes
@@ -47,9 +47,9 @@ class _Shapes:
         return any(re.fullmatch(pattern, key) for key in self.shapes)
 
     def last_index(self, pattern: str) -> int:
-        """The largest number that the pattern's group finds at the beginning of a key; −1 where none.
+        """The largest number that the pattern's group finds at the beginning of a key; −1 if none.
 
-        A number of more digits than there are tensors to count is no index: the strict loader names its key.
+        A number with more digits than the number of tensors is not an index: the strict loader names its key.
         """
         digits = len(str(len(self.shapes)))
         found = (re.match(pattern, key) for key in self.shapes)
@@ -66,7 +66,7 @@ class _Shapes:
         return (0,) * axes
 
     def quotient(self, key: str, size: int, unit: int) -> int:
-        """size / unit, which must be whole; 0 where either is not known."""
+        """size / unit, which must be whole; 0 if one of them is not known."""
         if unit == 0:
             return 0
         if size % unit:

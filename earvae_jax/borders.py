@@ -1,4 +1,4 @@
-"""Where files come in: whatever a library raises about one becomes one line that names it."""
+"""Reads files through libraries, and turns whatever they raise into one line that names the file."""
 
 import contextlib
 import json
@@ -17,19 +17,19 @@ _LONGEST_REASON = 200  # characters
 
 @contextlib.contextmanager
 def explaining(path: str | Path, problem: str, advice: str = "") -> Iterator[None]:
-    """For a call of a library that reads `path`: its errors become "path: problem (reason)advice".
+    """Wraps a library's call that reads `path`: its errors become "path: problem (reason)advice".
 
-    With the verbosity at debug the log has the traceback.
+    At debug verbosity, the log has the traceback.
 
     Raises:
-      UserError: instead of any other error; one raised inside passes.
+      UserError: in place of any error raised inside; a `UserError` raised inside passes unchanged.
     """
     try:
         yield
     except UserError:
         raise
-    # Libraries show damage by whatever their parts raise, of any type, recursion and memory included; a list
-    # of types is never complete. Nothing of ours belongs inside.
+    # Damaged files make libraries raise errors of any type, RecursionError and MemoryError included: a list
+    # of types is never complete. No code of ours belongs inside.
     except Exception as error:  # noqa: BLE001
         logging.debug("%s", path, exc_info=True)
         if isinstance(error, FileNotFoundError) and _names(error, path):
@@ -41,18 +41,18 @@ def explaining(path: str | Path, problem: str, advice: str = "") -> Iterator[Non
 
 
 def _names(error: OSError, path: str | Path) -> bool:
-    """Whether it is about the path itself and not about a part of it."""
+    """Whether the error is about the path itself and not about a file inside it."""
     named = error.filename
     return named is None or Path(os.fsdecode(named)).absolute() == Path(path).absolute()
 
 
 def reason(error: BaseException) -> str:
-    """What an error says of itself, in one line: the system's words, or the first line of its own."""
+    """The reason of an error in one line: the system's words, or the first line of its message."""
     if isinstance(error, MemoryError) and not str(error):
         return "it takes more memory than there is"
     if isinstance(error, KeyError) and error.args:
         return f"{error.args[0]} is missing"
-    # What TensorStore says arrives wrapped in a bare Exception.
+    # TensorStore's errors arrive wrapped in a bare Exception.
     told = error.__cause__ if type(error) is Exception and error.__cause__ else error
     # The system's words, or libsndfile's.
     words = getattr(told, "strerror", None) or getattr(told, "error_string", None) or str(told)
@@ -61,14 +61,14 @@ def reason(error: BaseException) -> str:
 
 
 def explained(error: Exception) -> str:
-    """An error that nobody foresaw, with its kind where the system does not speak."""
+    """The reason of an unforeseen error, with its type unless it came from the operating system."""
     if isinstance(error, (OSError, MemoryError)):
         return reason(error)
     return f"{type(error).__name__}: {reason(error)}"
 
 
 def exists(path: str | Path) -> bool:
-    """Whether there is such a file or folder; False for names that none can have, where `Path` raises."""
+    """Whether the file or folder exists; False for impossible names, for which `Path` raises."""
     try:
         return Path(path).exists()
     except (OSError, ValueError):  # too long, too many links, a zero byte
@@ -76,28 +76,28 @@ def exists(path: str | Path) -> bool:
 
 
 def one_line(message: str) -> str:
-    """A message with its line breaks and other control characters, which names may hold, written out."""
+    """Escapes line breaks and other control characters of a message; file names may hold them."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in message
     )
 
 
 def shown(path: str | os.PathLike) -> str:
-    """A name as a line of text can hold it, bytes that are no UTF-8 included."""
+    """A path as one printable line; bytes that are not UTF-8 are escaped."""
     return one_line(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def read_json(path: str | Path, what: str) -> Any:
-    """The content of a JSON file; `what` it is stands in the errors, such as "config file".
+    """Reads a JSON file; errors call it `what`, such as "config file".
 
     Raises:
-      UserError: no such file, no regular file, no JSON, or more of it than such a file can hold.
+      UserError: the file does not exist, is not a regular file, is not JSON, or is too large.
     """
     path = Path(path)
     with explaining(path, f"not a readable {what}"):
         if not exists(path):
             raise UserError(f"{path}: no such {what}")
-        if not path.is_file():  # a pipe might wait for ever, a device never end
+        if not path.is_file():  # a pipe might block for ever, a device might never end
             kind = "a folder" if path.is_dir() else "a pipe or a device"
             raise UserError(f"{path}: {kind}, not a {what}")
         if path.stat().st_size > _LARGEST_JSON:
@@ -107,6 +107,6 @@ def read_json(path: str | Path, what: str) -> Any:
 
 
 def parse_json(text: str, path: str | Path, problem: str) -> Any:
-    """The value of JSON text that came out of `path`; where it is none, "path: problem (reason)"."""
+    """Parses JSON text that came from `path`; its errors become "path: problem (reason)"."""
     with explaining(path, problem):
         return json.loads(text)

@@ -1,4 +1,4 @@
-"""Model checkpoints: an Orbax directory, or one safetensors file, with the config and where it came from."""
+"""Model checkpoints: an Orbax directory or one safetensors file, with the config and the provenance."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ from earvae_jax.system.atomic import replacing
 
 FORMAT_VERSION = 1
 _OF_A_RUN = "model.safetensors"  # what `train` writes into its --workdir
-_KEY = "earvae_jax"  # of the metadata inside both kinds of file
+_KEY = "earvae_jax"  # of our metadata, in both kinds of checkpoint
 _FOREIGN = (
     "{path}: not a checkpoint of this project; for PyTorch weights run: earvae convert from-torch {path} DIR"
 )
@@ -34,14 +34,14 @@ _FOREIGN = (
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointInfo:
-    """What stands in a checkpoint beside the arrays."""
+    """What a checkpoint holds besides the arrays."""
 
     config: ModelConfig
     fingerprint: str  # SHA-256 of the arrays, see `parameters.fingerprint`
     provenance: dict[str, Any]  # source file, its SHA-256, published name, training run …
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """The values in the form that is written to JSON."""
         return {
             "format_version": FORMAT_VERSION,
             "config": self.config.to_dict(),
@@ -58,17 +58,17 @@ def save(
     dtype: str = "float32",
     overwrite: bool = False,
 ) -> CheckpointInfo:
-    """Writes the model to a directory (Orbax) or, where the name ends in .safetensors, to one file.
+    """Writes the model to an Orbax directory, or to one file if the name ends in .safetensors.
 
-    Nothing stands under the final name before it is whole.
+    The checkpoint gets its name when it is complete.
 
     Args:
-      dtype: "float32", or for a file of half the size "bfloat16", which rounds the weights; they are float32
-        again when loaded, and the fingerprint is that of the rounded ones.
+      dtype: "float32", or "bfloat16" for a file of half the size with rounded weights. Loading makes them
+        float32 again, and the fingerprint is that of the rounded weights.
 
     Raises:
-      UserError: something stands at `path` and `overwrite` is false, it is a folder of other things than a
-        checkpoint, it cannot be written, or the arguments are no path and model.
+      UserError: `path` exists and `overwrite` is false, it is a folder that holds other things than a
+        checkpoint, it cannot be written, or the arguments are not a path and a model.
     """
     if isinstance(path, EarVAE) and not isinstance(model, EarVAE):
         raise UserError("the path comes first: save(path, model)")
@@ -79,7 +79,7 @@ def save(
         raise UserError(f"{path}: exists already; choose another name or pass --overwrite")
     if path.name in ("", "..") or (exists(path) and _holds_other_things(path)):
         raise UserError(
-            f"{path}: a folder of other things, which a checkpoint does not replace; name another"
+            f"{path}: this folder holds other things, which a checkpoint does not replace; name another"
         )
     if dtype != "float32" and path.suffix != ".safetensors":
         raise ValueError("only a .safetensors file can hold another dtype than float32")
@@ -109,10 +109,10 @@ def _write_directory(path: Path, arrays: Mapping[str, jax.Array], metadata: Mapp
 
     try:
         ocp.save(path.absolute(), arrays, custom_metadata=metadata)
-    except ValueError as error:  # so TensorStore reports a full disk
+    except ValueError as error:  # TensorStore reports a full disk so
         raise OSError(reason(error)) from None
     finally:
-        # After a failure some of its threads may still be writing there.
+        # After a failure some of Orbax's threads may still be writing there.
         shutil.rmtree(path.with_name(path.name + ".orbax-checkpoint-tmp"), ignore_errors=True)
 
 
@@ -120,14 +120,14 @@ def load(path: str | Path | None = None) -> EarVAE:
     """Reads a model; without a path, the small demo model that comes with the package.
 
     Raises:
-      UserError: no checkpoint there, a damaged one, or one whose arrays do not fit its config (all
-        differences in one message).
+      UserError: there is no checkpoint, it is damaged, or its arrays do not fit its config (one message
+        lists all differences).
     """
     return load_with_info(path)[0]
 
 
 def load_with_info(path: str | Path | None = None) -> tuple[EarVAE, CheckpointInfo]:
-    """As `load`, with what stands beside the arrays."""
+    """Like `load`, and also returns what the checkpoint holds besides the arrays."""
     path = _existing(path)
     if path.is_dir():
         info = _info(path, orbax_folders.custom_metadata(path).get(_KEY))
@@ -145,7 +145,7 @@ def load_with_info(path: str | Path | None = None) -> tuple[EarVAE, CheckpointIn
 
 
 def read_info(path: str | Path | None = None) -> CheckpointInfo:
-    """Reads what stands beside the arrays of a checkpoint, and nothing else."""
+    """Reads what a checkpoint holds besides the arrays, without reading the arrays."""
     path = _existing(path)
     if path.is_dir():
         return _info(path, orbax_folders.custom_metadata(path).get(_KEY))
@@ -171,7 +171,7 @@ def _info(path: Path, values: Mapping[str, Any] | None) -> CheckpointInfo:
 
 
 def explaining_damage(path: Path, advice: str = "") -> contextlib.AbstractContextManager[None]:
-    """For reading a directory of Orbax: what a damaged one raises becomes one line that names it."""
+    """Wraps the reading of an Orbax directory: errors about damage become one line that names it."""
     return explaining(path, "damaged checkpoint", advice)
 
 
@@ -186,7 +186,7 @@ def _existing(path: str | Path | None) -> Path:
     if not exists(path):
         raise UserError(f"{path}: no such checkpoint")
     if (path / _OF_A_RUN).is_file():
-        logging.info("%s: the folder of a training run; its %s is taken", shown(path), _OF_A_RUN)
+        logging.info("%s: the folder of a training run; reading its %s", shown(path), _OF_A_RUN)
         return path / _OF_A_RUN
     if (path / "checkpoints").is_dir():
         raise UserError(
@@ -200,7 +200,7 @@ def _existing(path: str | Path | None) -> Path:
 
 def _local(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, (str, os.PathLike)):
-        raise UserError(f"{type(path).__name__} is no path of a checkpoint")
+        raise UserError(f"{type(path).__name__} is not the path of a checkpoint")
     remote = address(path)
     if remote is None:
         return Path(path)

@@ -1,4 +1,4 @@
-"""The `earvae` command: finds the subcommand, parses its flags, turns errors into one line and a status.
+"""The `earvae` command: finds the subcommand, parses its flags, and turns errors into one line and a status.
 
 Exit status: 0 all done; 1 some file failed, the others are done; 2 the call itself is wrong, or the program
 failed.
@@ -24,13 +24,13 @@ from earvae_jax.borders import explained, one_line, reason
 from earvae_jax.errors import UserError
 from earvae_jax.system.known_faults import keep_transforms_from_hanging
 
-# Each module offers add_arguments(parser) and run(arguments) -> exit status; what is heavy to import waits
-# until run.
+# Each module offers add_arguments(parser) and run(arguments) -> exit status; only run imports what is slow
+# to import.
 _SUBCOMMANDS = {
     "reconstruct": ("earvae_jax.infer.commands.reconstruct", "encode and decode audio files"),
     "encode": ("earvae_jax.infer.commands.encode", "write the latents of audio files"),
     "decode": ("earvae_jax.infer.commands.decode", "write the audio of latent files"),
-    "evaluate": ("earvae_jax.infer.commands.evaluate", "compare reconstructions with originals; a report"),
+    "evaluate": ("earvae_jax.infer.commands.evaluate", "compare reconstructions with originals, in a report"),
     "train": ("earvae_jax.train.command", "train or fine-tune a model"),
     "convert": ("earvae_jax.convert.command", "move weights between PyTorch and JAX"),
     "parity": ("earvae_jax.convert.parity.command", "prove that PyTorch and JAX compute the same"),
@@ -63,7 +63,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _with_home(word: str) -> str:
-    """A word in which `~` is the home folder, also behind `--flag=` and `KEY=`, where shells leave it."""
+    """Expands `~` to the home folder, also after `--flag=` and `KEY=`, where shells do not."""
     flag, equals, value = word.rpartition("=")
     if not value.startswith("~"):
         return word
@@ -75,7 +75,7 @@ def _with_home(word: str) -> str:
 def _unforeseen(error: Exception) -> str:
     text = explained(error)
     wanted = os.environ.get("JAX_PLATFORMS")
-    if wanted and not _has_devices():  # JAX says so in as many ways as it has versions
+    if wanted and not _has_devices():  # each version of JAX words this error differently
         return f"JAX finds no device for JAX_PLATFORMS={wanted}: unset it, or install the extra for it"
     if _is_out_of_memory(error):
         return f"out of memory: {reason(error)}; a smaller --batch-size or data.batch_size takes less"
@@ -87,7 +87,7 @@ def _has_devices() -> bool:
 
     try:
         return bool(jax.devices())
-    except Exception:  # noqa: BLE001 - this is the question
+    except Exception:  # noqa: BLE001 - whether it raises is the question
         return False
 
 
@@ -111,15 +111,15 @@ def run_program(program: Callable[[], int | None]) -> NoReturn:
     except UserError as error:
         logging.error("%s", error)
         status = 2
-    except Exception as error:  # noqa: BLE001 - nobody is to be left with a traceback
+    except Exception as error:  # noqa: BLE001 - no user should be left with a traceback
         logging.error("%s", _unforeseen(error))
         logging.debug("", exc_info=True)
         status = 1 if _is_out_of_memory(error) else 2
     except _TerminatedError:
-        logging.error("terminated; finished outputs are kept, the same command continues")
+        logging.error("terminated; finished outputs are kept, and the same command continues")
         status = _TERMINATED
     except KeyboardInterrupt:
-        logging.error("interrupted; finished outputs are kept, the same command continues")
+        logging.error("interrupted; finished outputs are kept, and the same command continues")
         status = _INTERRUPTED
     sys.exit(status)
 
@@ -138,12 +138,12 @@ def _terminate(*_: object) -> NoReturn:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Also of a device: XLA says so in a RuntimeError."""
+    """Whether memory ran out, on the host or on a device; for a device XLA raises a RuntimeError."""
     return isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED")
 
 
 def _is_ours_or_serious(record: LogRecord) -> bool:
-    """Drops what JAX and Orbax tell of their ordinary work, and Orbax of a damaged checkpoint."""
+    """Drops log lines of JAX and Orbax about ordinary work, and Orbax's about a damaged checkpoint."""
     if not _own_folders().isdisjoint(Path(record.pathname).parents):
         return True
     told_by_us = record.name == "asyncio" or "/orbax/" in record.pathname
@@ -152,7 +152,7 @@ def _is_ours_or_serious(record: LogRecord) -> bool:
 
 @functools.cache
 def _own_folders() -> frozenset[Path]:
-    # In a checkout the applications lie beside the library, in an installed package inside it.
+    # The applications are beside the library in a checkout, and inside it in an installed package.
     rooms = (f"{__package__}.{name}" for name in ("convert", "train", "infer"))
     specs = (importlib.util.find_spec(name) for name in (str(__package__), *rooms))
     return frozenset(Path(spec.origin).parent for spec in specs if spec and spec.origin)
@@ -166,7 +166,7 @@ class _Parser(argparse_flags.ArgumentParser):
 
 
 class _Line(logging.PythonFormatter):
-    """A message; a warning or an error is one line, with its level in front."""
+    """Formats a message; a warning or an error is one line that begins with its level."""
 
     def format(self, record: LogRecord) -> str:
         message = record.getMessage()

@@ -5,7 +5,7 @@ from types import ModuleType
 
 
 class UserError(ValueError):
-    """Something the user can put right: one line saying which file, what is wrong and what to do.
+    """An error that the user can correct: one line says which file, what is wrong and what to do.
 
     The command line prints the message without a traceback.
     """

@@ -1,7 +1,7 @@
-"""Reading a folder that Orbax wrote, by TensorStore alone.
+"""Reads a folder that Orbax wrote, with TensorStore alone.
 
-Orbax reads all arrays in one loop. Where one of them, or what it notes beside them, is damaged, the loop ends
-with the others on their way: each prints a traceback later, from a thread of its own.
+Orbax reads all arrays in one loop. If an array or its metadata is damaged, the loop ends while other arrays
+are still being read, and each of these prints a traceback later, from its own thread.
 """
 
 import os
@@ -20,10 +20,10 @@ _ARRAY = b"/zarr.json"  # the key that every array has in the store
 
 
 def custom_metadata(path: Path) -> Mapping[str, Any]:
-    """What was saved beside the arrays.
+    """The metadata that was saved with the arrays.
 
     Raises:
-      UserError: the folder holds none, or is damaged.
+      UserError: the folder holds no metadata, or is damaged.
     """
     values = read_json(path / METADATA, "checkpoint")
     with explaining(path, "damaged checkpoint"):
@@ -31,10 +31,10 @@ def custom_metadata(path: Path) -> Mapping[str, Any]:
 
 
 def arrays(path: Path, expected: Mapping) -> dict[str, jax.Array]:
-    """All arrays by name, on the first local device; `expected` tells names, shapes and dtypes.
+    """All arrays by name, on the first local device; `expected` has their names, shapes and dtypes.
 
     Raises:
-      UserError: other arrays than expected, or one of them cannot be read.
+      UserError: the arrays are not the expected ones, or one of them cannot be read.
     """
     _refuse_pipes_and_devices(path)
     device = jax.local_devices()[0]
@@ -45,7 +45,7 @@ def arrays(path: Path, expected: Mapping) -> dict[str, jax.Array]:
         raise UserError(f"{path}: the weights do not fit the model config: {'; '.join(problems)}")
     with explaining(path, "damaged checkpoint"):
         reading = {name: array.read() for name, array in opened.items()}
-        # One after the other, so that they do not all stand in memory twice.
+        # One after the other, so that memory does not hold all of them twice.
         return {name: jax.device_put(reading.pop(name).result(), device) for name in opened}
 
 
@@ -57,7 +57,7 @@ class _Described:
 
 
 def _opening(path: Path) -> dict[str, Any]:
-    """TensorStore's futures of all arrays."""
+    """The futures with which TensorStore opens all arrays, by name."""
     import tensorstore
 
     # TensorStore takes no `..` in a path.
@@ -75,8 +75,8 @@ def _opening(path: Path) -> dict[str, Any]:
 
 
 def _refuse_pipes_and_devices(path: Path) -> None:
-    """A pipe might let a reader wait for ever, a device never end."""
+    """Refuses pipes, which might block a reader for ever, and devices, which might never end."""
     for folder, names, files in os.walk(path):
         for part in (Path(folder, name) for name in [*names, *files]):
             if not (part.is_file() or part.is_dir()):
-                raise UserError(f"{path}: damaged checkpoint ({part.relative_to(path)} is no file)")
+                raise UserError(f"{path}: damaged checkpoint ({part.relative_to(path)} is not a file)")

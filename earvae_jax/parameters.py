@@ -20,12 +20,12 @@ from earvae_jax.system import machine
 
 
 def named_arrays(model: nnx.Module) -> dict[str, jax.Array]:
-    """Every trained array and constant of the model, by name; a shared array stands once."""
+    """Every trained array and constant of the model, by name; a shared array appears once."""
     return {name: variable[...] for name, variable in _variables(model).items()}
 
 
 def expected_arrays(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """Names, shapes and dtypes that a model of this config has; nothing is computed."""
+    """Names, shapes and dtypes of the arrays of a model of this config; nothing is computed."""
     return {
         name: jax.ShapeDtypeStruct(variable.shape, variable.dtype)
         for name, variable in _variables(_abstract(config)).items()
@@ -33,7 +33,7 @@ def expected_arrays(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def check_fits_in_memory(config: ModelConfig) -> None:
-    """For before random weights are made: they would take a machine's memory, and then be killed for it.
+    """Refuses a config whose random weights would fill the memory, so that the system would kill the process.
 
     Raises:
       UserError: the weights alone are larger than the memory of this machine.
@@ -47,10 +47,10 @@ def check_fits_in_memory(config: ModelConfig) -> None:
 
 
 def build(config: ModelConfig, arrays: Mapping[str, jax.Array | np.ndarray]) -> EarVAE:
-    """A model holding exactly these arrays.
+    """Builds the model that holds exactly these arrays.
 
     Raises:
-      UserError: naming every missing, extra and mis-shaped array at once.
+      UserError: arrays are missing, extra or mis-shaped; one message names them all.
     """
     model = _abstract(config)
     variables = _variables(model)

@@ -158,8 +158,8 @@ def test_arguments_in_another_order_or_of_another_kind_are_told(tmp_path):
         (checkpoints.save, (model, path), "the path comes first: save(path, model)"),
         (checkpoints.save, (model, str(path)), "the path comes first: save(path, model)"),
         (checkpoints.save, (path, model.config), "the model is a ModelConfig, not an EarVAE"),
-        (checkpoints.save, (3, model), "int is no path of a checkpoint"),
-        (checkpoints.load, (model,), "EarVAE is no path of a checkpoint"),
+        (checkpoints.save, (3, model), "int is not the path of a checkpoint"),
+        (checkpoints.load, (model,), "EarVAE is not the path of a checkpoint"),
     ):
         with pytest.raises(UserError) as caught:
             function(*arguments)
@@ -343,7 +343,7 @@ def test_a_folder_of_other_things_is_never_replaced(model, tmp_path, monkeypatch
     (tmp_path / "here" / "music").mkdir(parents=True)
     (tmp_path / "here" / "music" / "song.wav").touch()
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(UserError, match="a folder of other things"):
+    with pytest.raises(UserError, match="this folder holds other things"):
         checkpoints.save(name, model, overwrite=True)
     assert Path("music", "song.wav").exists() and [path.name for path in tmp_path.iterdir()] == ["here"]
 

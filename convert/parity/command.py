@@ -6,28 +6,28 @@ from typing import Any
 from earvae_jax.convert.command import add_weights_arguments, stated_options
 
 _SECONDS = 1.0  # of the built-in signal
-_LONGEST = 5.0  # seconds of a given file: every layer is kept, in float64 too
+_LONGEST = 5.0  # seconds of a given file: the output of every layer is kept, in float64 too
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares weights, audio and what to compare with."""
+    """Declares the weights, the audio and what to compare with."""
     parser.add_argument(
         "weights", metavar="WEIGHTS", help=".pyt, .pt, .ckpt, .safetensors or hf://OWNER/REPO/PATH"
     )
     add_weights_arguments(parser)
     parser.add_argument(
-        "--audio", metavar="FILE", help=f"its first {_LONGEST:g} s are used; by default a built-in signal"
+        "--audio", metavar="FILE", help=f"audio file (its first {_LONGEST:g} s); by default a built-in signal"
     )
     parser.add_argument(
         "--reference-dir",
         metavar="CLONE",
         help="your clone of the published PyTorch code, run in place of the port in this package",
     )
-    parser.add_argument("--json", metavar="OUT", help="write the report here as well")
+    parser.add_argument("--json", metavar="OUT", help="also write the report to this file")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the report; returns 0 where JAX is about as exact as PyTorch, otherwise 1."""
+    """Prints the report; returns 0 if JAX is about as exact as PyTorch, otherwise 1."""
     import dataclasses
     import sys
 
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         from earvae_jax.convert.parity import reference as published_code
 
         reference, torch_net = "published code", published_code.build(arguments.reference_dir, config, state)
-    logging.info("%d samples through PyTorch (%s), JAX and float64", audio.shape[1], reference)
+    logging.info("running %d samples in PyTorch (%s), JAX and float64", audio.shape[1], reference)
     report = parity.compare(build(config, weights.arrays), torch_net, audio)
     sys.stdout.write(report.table())
     if arguments.json is not None:
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _audio(path, config):
-    """[1, T, C] at the model's rate, padded to a latent where the file is shorter."""
+    """Audio [1, T, C] at the model's rate, padded if it is shorter than one latent."""
     import numpy as np
 
     from earvae_jax.audio.channels import to_channels

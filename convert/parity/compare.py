@@ -1,8 +1,8 @@
-"""The same audio through PyTorch and JAX: how far apart they are, and how far each is from float64.
+"""Runs the same audio in PyTorch and JAX: how far apart they are, and how far each is from float64.
 
-Two correct float32 programs differ by rounding. What tells rounding from a mistake is a float64 run of the
-PyTorch model: the JAX model passes where it is no further from it than twice PyTorch's own float32 run, plus
-1e-6.
+Two correct float32 programs differ by rounding. A float64 run of the PyTorch model tells rounding from a
+mistake: the JAX model passes if its distance from that run is at most twice the distance of PyTorch's own
+float32 run, plus 1e-6.
 """
 
 import dataclasses
@@ -29,36 +29,36 @@ class Row:
 
     name: str
     shape: tuple[int, ...]  # channels last
-    max_difference: float  # max |JAX − PyTorch|, as it is
+    max_difference: float  # max |JAX − PyTorch|, not in units of `scale`
     relative_difference: float  # ‖JAX − PyTorch‖₂ / ‖PyTorch‖₂
     scale: float  # the larger of 1 and the float64 run's peak
-    torch_error: float  # PyTorch float32 from float64
-    jax_error: float  # JAX from float64
+    torch_error: float  # distance of PyTorch's float32 run from float64
+    jax_error: float  # distance of JAX from float64
 
     @property
     def passed(self) -> bool:
-        """Whether JAX is about as exact as PyTorch; false where anything is NaN."""
+        """Whether JAX is about as exact as PyTorch; false if anything is NaN."""
         return self.jax_error <= 2 * self.torch_error + _FLOOR
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Rows in the order of computation, each on the outcome of the rows before it."""
+    """Rows in the order of computation; each layer's input is the output of the layers before it."""
 
     rows: tuple[Row, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether every row has."""
+        """Whether every row passed."""
         return all(row.passed for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """The report in the form that is written to JSON."""
         rows = [{**dataclasses.asdict(row), "passed": row.passed} for row in self.rows]
         return {"passed": self.passed, "rows": rows}
 
     def table(self) -> str:
-        """As text, one line for each row and one for the outcome."""
+        """The report as text: one line for each row and one for the outcome."""
         width = max(len(row.name) for row in self.rows)
         header = f"{'':{width}}   max |Δ|   relative   torch ↔ float64   JAX ↔ float64"
         lines = [
@@ -73,11 +73,11 @@ class Report:
 
 
 def compare(model: EarVAE, torch_model: "nn.Module", audio: Float[np.ndarray, "B T C"]) -> Report:
-    """Encodes and decodes (the mean latents) in both frameworks and in float64.
+    """Encodes audio, and decodes its mean latents, in both frameworks and in float64.
 
     Args:
       model: the JAX model.
-      torch_model: the port or the published `EAR_VAE`, with the same weights, in float32; left in float64.
+      torch_model: the port or the published `EAR_VAE`, with the same weights, in float32; it becomes float64.
       audio: at the model's sample rate, at least one latent long.
     """
     ours = jax_outputs(model, audio)
@@ -100,13 +100,13 @@ def jax_outputs(model: EarVAE, audio: Float[np.ndarray, "B T C"]) -> dict[str, n
 
 
 def torch_outputs(model: Any, audio: Float[np.ndarray, "B T C"]) -> dict[str, np.ndarray]:
-    """As `jax_outputs`, of a PyTorch model, in the model's own precision."""
+    """Like `jax_outputs`, for a PyTorch model, in the model's own precision."""
     import torch
 
     outputs: dict[str, np.ndarray] = {}
 
     def note(name: str, tensor: torch.Tensor, *, sequence: bool = False) -> None:
-        # Everything is [B, C, T] in PyTorch but what the transformer sees.
+        # Everything is [B, C, T] in PyTorch, except in the transformer.
         outputs[name] = (tensor if sequence else tensor.transpose(1, 2)).contiguous().numpy()
 
     hooks = []

@@ -1,4 +1,4 @@
-"""The published PyTorch code from the user's own clone, as a drop-in for the port."""
+"""Runs the published PyTorch code from the user's own clone, in place of the port."""
 
 import contextlib
 import dataclasses
@@ -23,13 +23,13 @@ _ENTRY = Path("model", "ear_vae.py")  # defines EAR_VAE
 
 
 def build(clone: str | Path, config: ModelConfig, state: Mapping[str, Tensor]) -> nn.Module:
-    """The published `EAR_VAE` with these weights, in evaluation mode; the clone's code is run.
+    """The published `EAR_VAE` with these weights, in evaluation mode; this runs the clone's code.
 
-    Two packages that the code imports for a few layers, `descript-audio-codec` (`dac`) and
-    `alias-free-torch`, are stood in for where they are not installed.
+    The code imports a few layers from `descript-audio-codec` (`dac`) and `alias-free-torch`. Stand-ins
+    replace these packages if they are not installed.
 
     Raises:
-      UserError: no clone there, a package it needs is missing, or it does not take config or weights.
+      UserError: there is no clone, a package that it needs is missing, or it refuses config or weights.
     """
     clone = Path(clone)
     if not (clone / _ENTRY).is_file():
@@ -61,7 +61,7 @@ class Snake1d(nn.Module):
 
 
 def _stand_ins() -> dict[str, ModuleType]:
-    """Modules for the two packages, as far as they are not installed."""
+    """Modules in place of those of the two packages that are not installed."""
     modules: dict[str, Any] = {}
     if importlib.util.find_spec("dac") is None:
         layers: Any = ModuleType("dac.nn.layers")
@@ -111,7 +111,7 @@ def _published_form(config: ModelConfig) -> dict[str, Any]:
     if config.transformer is not None:
         options = _stated(config.transformer)
         form["transformer"] = {"depth": options.pop("depth"), "config": options}
-    return json.loads(json.dumps(form))  # tuples to lists, which the published code adds to
+    return json.loads(json.dumps(form))  # makes lists of tuples, as the published code adds to them
 
 
 def _stated(part: Any) -> dict[str, Any]:

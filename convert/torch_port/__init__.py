@@ -1,1 +1,1 @@
-"""εar-VAE in PyTorch, with the published state dict: what JAX is compared with."""
+"""εar-VAE in PyTorch, with the published state dict: the reference for JAX."""

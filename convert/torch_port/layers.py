@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class WeightNormed(nn.Module):
-    """A convolution weight `g · v / ‖v‖`, the norm over all axes but the first.
+    """A convolution weight `g · v / ‖v‖`, with the norm over all axes but the first.
 
     Keys are those of `torch.nn.utils.weight_norm`, in its order: `bias`, `weight_g`, `weight_v`.
     """
@@ -70,7 +70,7 @@ class ConvTranspose1d(WeightNormed):
 
 
 class NearestUpsample(nn.Module):
-    """Every sample repeated `stride` times, then a convolution of width `2 · stride` of the same length."""
+    """Repeats every sample `stride` times, then convolves with width `2 · stride` at the same length."""
 
     def __init__(self, c_in: int, c_out: int, stride: int, bias: bool):
         super().__init__()
@@ -106,7 +106,7 @@ def lowpass() -> Tensor:
 
 
 class Upsample2(nn.Module):
-    """Twice the samples through the low-pass, edges replicated."""
+    """Upsamples ×2 through the low-pass, with replicated edges."""
 
     filter: Tensor
 
@@ -121,7 +121,7 @@ class Upsample2(nn.Module):
 
 
 class Lowpass(nn.Module):
-    """Half the samples through the low-pass, edges replicated."""
+    """Downsamples ×2 through the low-pass, with replicated edges."""
 
     filter: Tensor
 
@@ -159,6 +159,6 @@ class AntialiasedActivation(nn.Module):
 
 
 def activation(channels: int, use_snake: bool, antialias: bool = False) -> nn.Module:
-    """Returns SnakeBeta or ELU, wrapped against aliasing where asked."""
+    """Returns SnakeBeta or ELU, anti-aliased if asked for."""
     act = SnakeBeta(channels) if use_snake else nn.ELU()
     return AntialiasedActivation(act) if antialias else act

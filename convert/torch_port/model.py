@@ -1,8 +1,8 @@
 """εar-VAE in PyTorch, written from the paper's published facts and with the published key names.
 
-It is the yardstick for parity, gradients and benchmarks where the published code is not at hand. Layout is
-PyTorch's `[B, C, T]`. A `state_dict` written here loads into the published code with `strict=True`, and the
-other way round.
+It is the reference for parity, gradients and benchmarks when the published code is not at hand. The layout
+is PyTorch's `[B, C, T]`. A `state_dict` written here loads into the published code with `strict=True`, and
+the other way round.
 """
 
 from collections.abc import Mapping

@@ -12,7 +12,7 @@ from earvae_jax.model.config import FeedForwardConfig, NormConfig, TransformerCo
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation; without `bias` its `beta` is a frozen buffer that is in the file and applied."""
+    """Layer normalisation; without `bias`, `beta` is a constant in the file that is still applied."""
 
     def __init__(self, dim: int, config: NormConfig):
         super().__init__()
@@ -123,7 +123,7 @@ class Conformer(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Angles `[N, d]` of the rotary embedding, frequency pattern repeated for both halves."""
+    """Angles `[N, d]` of the rotary embedding, with the same frequencies for both halves."""
 
     inv_freq: Tensor
 
@@ -138,7 +138,7 @@ class Rotary(nn.Module):
 
 
 class SinusoidalEmbedding(nn.Module):
-    """Sine ‖ cosine positions times a learned scale."""
+    """Sine ‖ cosine of the positions, times a learned scale."""
 
     frequencies: Tensor
 

@@ -1,4 +1,4 @@
-"""Mono, stereo and more channels: which loudspeaker each is for, and mixing them down."""
+"""Channels: which loudspeaker each one is for, and how they are mixed to mono or stereo."""
 
 import math
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from earvae_jax.errors import UserError
 
 _HALF_POWER = math.sqrt(0.5)  # −3 dB
 
-# What a loudspeaker of FFmpeg's names gives to left and right, as ITU-R BS.775 (table 2) mixes 3/2 stereo
-# down: the centre at −3 dB to both, surrounds at −3 dB to their side, low-frequency effects to none.
-# Loudspeakers that the recommendation does not have are taken for the nearest that it has.
+# The gains of each loudspeaker, by FFmpeg's name, to left and right. ITU-R BS.775 (table 2) mixes 3/2 stereo
+# down so: the centre at −3 dB to both, surrounds at −3 dB to their side, low-frequency effects to none.
+# A loudspeaker that is not in the recommendation counts as the nearest one that is.
 _TO_STEREO = {
     "FL": (1.0, 0.0),
     "FR": (0.0, 1.0),
@@ -31,7 +31,7 @@ _TO_STEREO = {
     **dict.fromkeys(("BL", "SL", "TFL", "TBL", "TSL", "SDL", "WL", "BFL", "SSL"), (_HALF_POWER, 0.0)),
     **dict.fromkeys(("BR", "SR", "TFR", "TBR", "TSR", "SDR", "WR", "BFR", "SSR"), (0.0, _HALF_POWER)),
 }
-# The order of channels in files that do not say it.
+# The usual order of channels, for files that do not state one.
 _USUAL = {
     3: ("FL", "FR", "FC"),
     4: ("FL", "FR", "BL", "BR"),
@@ -43,10 +43,10 @@ _USUAL = {
 
 
 def to_channels(audio: Float[np.ndarray, "T C"], channels: int) -> Float[np.ndarray, "T C2"]:
-    """Mono to stereo by copying, stereo to mono by the mean.
+    """Copies mono to every channel, or averages the channels to mono.
 
     Raises:
-      UserError: any other pair of counts.
+      UserError: the numbers of channels differ and neither is 1.
     """
     given = audio.shape[1]
     if given == channels:
@@ -59,13 +59,13 @@ def to_channels(audio: Float[np.ndarray, "T C"], channels: int) -> Float[np.ndar
 
 
 def stereo_matrix(channels: int, names: Sequence[str] = ()) -> Float[np.ndarray, "C 2"] | None:
-    """What each of more than two channels gives to left and right (ITU-R BS.775, table 2).
+    """The gains that mix more than two channels down to left and right (ITU-R BS.775, table 2).
 
     Args:
-      names: FFmpeg's names of their loudspeakers; without known ones, the usual order of so many channels.
+      names: FFmpeg's names of the loudspeakers; if any is unknown, the usual order of so many channels holds.
 
     Returns:
-      None where neither says which loudspeakers they are for.
+      None where neither says which loudspeakers the channels are for.
     """
     if len(names) != channels or not all(name in _TO_STEREO for name in names):
         names = _USUAL.get(channels, ())

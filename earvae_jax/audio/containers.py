@@ -1,4 +1,4 @@
-"""What the first bytes and chunks of an uncompressed file say: its kind, and what its header announces."""
+"""Reads the first bytes and the chunks of a file: its kind, and how many samples its header announces."""
 
 import mmap
 import struct
@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
-_UNKNOWN = (0, 2**32 - 1, 2**64 - 1, 2**63 - 1)  # sizes of a file whose writer never came back to its header
-_FLAC_START = b"fLaC\x00\x00\x00\x22"  # with the first block, which has 34 bytes
+_UNKNOWN = (0, 2**32 - 1, 2**64 - 1, 2**63 - 1)  # sizes in a header that its writer never completed
+_FLAC_START = b"fLaC\x00\x00\x00\x22"  # the marker, and the head of the first block, which has 34 bytes
 _HEAD = 16
 
 
 class Chunks(NamedTuple):
-    """Where the samples of an uncompressed file lie.
+    """How much of an uncompressed file is samples.
 
     Attributes:
-      announced: bytes of samples by the header; None where it does not know.
-      present: bytes of samples that are in the file, as many as announced at most.
-      trailing: bytes behind what the header accounts for.
+      announced: bytes of samples that the header states; None if it states no size.
+      present: bytes of samples in the file, at most as many as announced.
+      trailing: bytes after the end that the header states.
     """
 
     announced: int | None
@@ -32,7 +32,7 @@ def head(path: Path) -> bytes:
 
 
 def kind(head: bytes) -> str:
-    """ "wav", "rf64", "w64", "aiff", "caf", "au" or "flac" by the first bytes, "" for anything else."""
+    """The kind by the first bytes: "wav", "rf64", "w64", "aiff", "caf", "au", "flac", or "" for others."""
     if head[:4] in (b"RIFF", b"RIFX") and head[8:12] == b"WAVE":
         return "wav"
     if head[:4] in (b"RF64", b"BW64"):
@@ -45,17 +45,17 @@ def kind(head: bytes) -> str:
 
 
 def is_mpeg(head: bytes) -> bool:
-    """Whether it begins as MPEG audio or a tag before it."""
+    """Whether the file begins with MPEG audio or with an ID3 tag."""
     return head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
 
 
 def is_playlist(head: bytes) -> bool:
-    """Whether it is a text that names other files, which nobody asked to be opened."""
+    """Whether the file is a playlist: a text that names other files, which nobody asked to open."""
     return head.lstrip(b"\xef\xbb\xbf\r\n\t ").startswith((b"#EXTM3U", b"ffconcat", b"[playlist]"))
 
 
 def chunks(path: Path, kind: str) -> Chunks | None:
-    """What the header of an uncompressed file accounts for; None for another kind, or without samples."""
+    """What the header of an uncompressed file says of its samples; None for other kinds, or without any."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if kind == "au":
@@ -66,10 +66,10 @@ def chunks(path: Path, kind: str) -> Chunks | None:
 
 
 def promise(path: Path, kind: str, samples: int, sample_rate: int) -> tuple[int, list[str]]:
-    """Samples that a header announces, 0 where it does not know, and what is odd about it, in words.
+    """The samples that a header announces (0 if it states no size), and what is odd about it, in words.
 
     Args:
-      samples: that a reader finds in the file.
+      samples: the number that a reader finds in the file.
       sample_rate: in Hz.
     """
     found = chunks(path, kind)
@@ -80,12 +80,12 @@ def promise(path: Path, kind: str, samples: int, sample_rate: int) -> tuple[int,
     notes = []
     second = found.present * sample_rate // max(1, samples)
     if found.trailing > max(1024, second // 10):  # tags and an odd byte at the end are no loss
-        notes.append(f"{found.trailing} bytes behind its announced end are not read")
+        notes.append(f"{found.trailing} bytes after its announced end are not read")
     return round(samples * found.announced / max(1, found.present)), notes
 
 
 def flac_behind(path: Path, place: int) -> int | None:
-    """Where another FLAC begins at a place or behind it, in files that were joined."""
+    """The byte at which the next FLAC of a joined file begins, at or after `place`; None if there is none."""
     if place >= path.stat().st_size:
         return None
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -93,7 +93,7 @@ def flac_behind(path: Path, place: int) -> int | None:
     return found if found >= 0 else None
 
 
-# Of each kind: bytes before the first chunk, bytes of a chunk's name, format of its size, whether the size
+# For each kind: bytes before the first chunk, bytes of a chunk's name, format of its size, whether the size
 # counts the chunk's own head, the alignment of chunks, and the name of the chunk with the samples.
 _CHUNKED = {
     "wav": (12, 4, "<I", False, 2, b"data"),
@@ -118,7 +118,7 @@ def _chunked(file: BinaryIO, size: int, kind: str) -> Chunks | None:
         if not _is_name(name):
             break
         length = struct.unpack(form, head[name_size:])[0] - head_size * counts_head
-        if name == b"ds64":  # RF64's sizes of 64 bits: of the file, then of the samples
+        if name == b"ds64":  # RF64's 64-bit sizes: of the file, then of the samples
             long_size = struct.unpack("<QQ", file.read(16).ljust(16, b"\0"))[1]
         begin = position + head_size
         if name == samples_name:
@@ -149,5 +149,5 @@ def _au(file: BinaryIO, size: int) -> Chunks | None:
 
 
 def _is_name(name: bytes) -> bool:
-    """Whether it can be a chunk's; another file's beginning can not."""
+    """Whether this can be the name of a chunk; the beginning of another file cannot."""
     return all(0x20 <= letter < 0x7F for letter in name) and name not in (b"RIFF", b"FORM", b"caff", b"RF64")

@@ -1,9 +1,9 @@
-"""What was found wrong with a file while it was read, and how a person is told."""
+"""The faults that were found while a file was read, and the line that reports them."""
 
 import dataclasses
 
-_SHOWN = 0.005  # seconds: less reads 0.00
-_TOLERANCE = 0.15  # seconds: headers round, and count priming and padding or do not
+_SHOWN = 0.005  # seconds: a smaller loss would be printed as 0.00
+_TOLERANCE = 0.15  # seconds: headers round, and some of them count priming and padding
 
 
 @dataclasses.dataclass
@@ -11,10 +11,10 @@ class Damage:
     """Faults of one file.
 
     Attributes:
-      packets: that could not be decoded, or came damaged.
-      silence: seconds that are missing, with silence in their place.
-      left_out: seconds that are missing, without anything in their place.
-      changes: of rate or channels inside the stream, in words.
+      packets: number of packets that are damaged or could not be decoded.
+      silence: missing seconds that silence replaces.
+      left_out: missing seconds that nothing replaces.
+      changes: changes of rate or channels inside the stream, in words.
       notes: other faults, in words.
     """
 
@@ -25,11 +25,11 @@ class Damage:
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def describe(self, read: float, announced: float | None) -> str:
-        """One line: what is wrong, seconds announced, read and lost; empty where all is well.
+        """One line: what is wrong, seconds announced, read and lost; empty if nothing is wrong.
 
         Args:
-          read: seconds that the result has, silence in the place of missing ones included.
-          announced: seconds that the header promises; None where it does not.
+          read: seconds of the result, with the silence that replaces missing ones.
+          announced: seconds that the header announces; None if it states no length.
         """
         missing = 0.0 if announced is None else announced - read
         faults = list(self.notes)

@@ -1,7 +1,7 @@
-"""Reading audio through FFmpeg (PyAV): every compressed format, video, and what libsndfile refuses."""
+"""Reads audio through FFmpeg (PyAV): every compressed format, video, and what libsndfile refuses."""
 
-# Long because padding, gaps, damage and changes of form are found in one pass over the frames, and
-# each has to know where the others left the stream.
+# This file is long because one pass over the frames finds padding, gaps, damage and changes of form, and
+# each of these depends on where the others left the stream.
 
 import struct
 from collections import deque
@@ -32,25 +32,25 @@ from earvae_jax.audio.resampling import Resampler
 from earvae_jax.borders import shown
 from earvae_jax.errors import UserError
 
-_TAGS = (b"ID3", b"TAG", b"APE", b"LYR")  # what stands between the parts of joined files
-_RUN_UP = 0.25  # seconds decoded before the place that is sought: a decoder needs the frames before it
-_SMALLEST_GAP = 0.1  # seconds between the times of packets that are taken for a loss, without other signs
-_LONGEST_GAP = 60.0  # seconds; beyond it, and beyond the announced end, times are not believed
-_MOST_FAILURES = 100  # of the demuxer in a row, without a packet between
+_TAGS = (b"ID3", b"TAG", b"APE", b"LYR")  # they stand between the parts of joined files
+_RUN_UP = 0.25  # seconds decoded before a place that is sought: a decoder needs the frames before it
+_SMALLEST_GAP = 0.1  # seconds; a smaller gap between packets is a loss only if there are other signs of one
+_LONGEST_GAP = 60.0  # seconds; a longer gap that also passes the announced end is not believed
+_MOST_FAILURES = 100  # of the demuxer in a row
 
 
 class FfmpegFile:
-    """The first audio stream of a file as float32, at the rate and in the channels that it begins with.
+    """Reads the first audio stream of a file as float32, at the rate and in the channels of its beginning.
 
-    Priming and padding that the file declares are taken off. Where packets are missing and the file says the
-    time of the next, silence stands in their place. Chained streams follow each other.
+    Priming and padding that the file declares are removed. Silence replaces missing packets if the file
+    states the time of the next one. Chained streams are read one after the other.
 
     Attributes:
       sample_rate: in Hz.
-      channels: number of them.
+      channels: number of channels.
       layout: FFmpeg's names of their loudspeakers.
-      announced: samples that the file promises; 0 where it does not.
-      damage: what was found wrong so far.
+      announced: samples that the file announces; 0 if it states no length.
+      damage: the faults found so far.
 
     Raises:
       UserError: the file holds no audio stream, or nothing in it can be decoded.
@@ -84,7 +84,7 @@ class FfmpegFile:
         self._block_size = frame.samples
         self.announced = announced_samples(self._container, path, self._block_size, self.sample_rate)
         if self._codec.name == "flac" and self.announced:
-            self._next_time = 0.0  # what is missing before the first frame
+            self._next_time = 0.0  # so that a loss before the first frame shows
         self._take(frame, packet)
 
     def read(self, frames: int) -> Float[np.ndarray, "T C"]:
@@ -107,7 +107,7 @@ class FfmpegFile:
         return result[:count]
 
     def seek(self, sample: int) -> None:
-        """Goes on at a sample, or near it where the file's times are not exact."""
+        """Moves to a sample, or near it if the file's times are not exact."""
         before = max(0.0, sample / self.sample_rate - _RUN_UP)
         self._container.seek(int((self._start + before) / clock(self._stream)), stream=self._stream)
         self._restart()
@@ -126,7 +126,7 @@ class FfmpegFile:
         self.read(max(0, sample - here - skip))
 
     def count(self) -> int:
-        """About how many samples there are, by the times of the packets where nothing is announced."""
+        """The approximate number of samples; if none is announced, from the durations of the packets."""
         if self.announced:
             return self.announced
         return int((announced_seconds(self._container) or packet_seconds(self._path)) * self.sample_rate)
@@ -140,8 +140,8 @@ class FfmpegFile:
         self._ready: deque[np.ndarray] = deque()
         self._next_time = None
         self._miscounted = 0
-        self._skip = 0  # priming that is still to be taken off
-        self._padding = 0  # samples to be left out where the stream ends
+        self._skip = 0  # samples of priming still to remove
+        self._padding = 0  # samples to remove where the stream ends
         self._withheld: np.ndarray | None = None
         self._resampler: Resampler | None = None
         self._damaged = False  # whether a packet was damaged since the last frame
@@ -150,7 +150,7 @@ class FfmpegFile:
         self._last_byte: int | None = None  # where the last packet that could be decoded begins
 
     def _decoded(self) -> Iterator[tuple[av.AudioFrame, av.Packet | None]]:
-        """All frames that can be decoded, the first of each packet with it."""
+        """All frames that can be decoded; the first frame of a packet comes with the packet."""
         failures = 0
         while failures < _MOST_FAILURES:
             try:
@@ -160,7 +160,7 @@ class FfmpegFile:
                         frames = packet.decode()
                     except MemoryError:
                         raise
-                    except Exception as error:  # noqa: BLE001 - of any kind: the next packet may be whole
+                    except Exception as error:  # noqa: BLE001 - any error: the next packet may be whole
                         self._lose(packet, error)
                         continue
                     self._good_bytes += packet.size
@@ -170,7 +170,7 @@ class FfmpegFile:
                 return
             except (UserError, MemoryError):
                 raise
-            except Exception as error:  # noqa: BLE001 - of any kind: the demuxer goes on behind it
+            except Exception as error:  # noqa: BLE001 - any error: the demuxer goes on after it
                 logging.debug("%s: %s", self._path, error)
                 failures += 1
                 self._damaged = True
@@ -187,9 +187,9 @@ class FfmpegFile:
     def _copy(
         self, result: Float[np.ndarray, "T C"]
     ) -> tuple[int, tuple[av.AudioFrame, av.Packet | None] | None]:
-        """Copies frames about which there is nothing special; gives their samples, and the next frame.
+        """Copies ordinary frames; returns the number of their samples, and the first other frame.
 
-        A song has ten thousand frames of MP3: what is done with each counts as much as decoding it.
+        An MP3 song has ten thousand frames, and the work on each matters as much as decoding it.
         """
         as_begun = self._now == (self.sample_rate, self.channels)
         if not (self._is_plain and as_begun) or self._skip or self._padding:
@@ -223,7 +223,7 @@ class FfmpegFile:
         return False
 
     def _estimate_loss(self) -> None:
-        """How much a stream has lost at its end, or a raw one anywhere."""
+        """Estimates the seconds that an Ogg lost at its end, or a raw stream anywhere."""
         if self._format == "ogg" and self._last_byte is not None:
             clock = 48_000 if self._codec.name in ("opus", "libopus") else self._now[0]
             lost = ogg_pages.samples_passed_over(self._path, self._last_byte) / clock
@@ -231,10 +231,10 @@ class FfmpegFile:
                 self.damage.packets += 1
                 self.damage.left_out = lost
             return
-        # Bytes that gave nothing, as seconds at the rate of the others.
+        # Undecoded bytes, at the byte rate of the others.
         if not (self._format in GUESSED and self.damage.packets and self._good_bytes):
             return
-        if self._format == "aac":  # its demuxer passes over what does not look like a packet
+        if self._format == "aac":  # its demuxer skips what does not look like a packet
             self._lost_bytes += max(0, self._container.size - self._good_bytes - self._lost_bytes)
         seconds = self._produced / self.sample_rate
         self.damage.left_out = seconds * self._lost_bytes / self._good_bytes
@@ -258,7 +258,7 @@ class FfmpegFile:
             self._skip -= taken
             audio = audio[taken:]
         if self._format == "mov" and not discard and frame.duration:
-            # Older FFmpeg says how long the last frame is and leaves it whole.
+            # Older FFmpeg states how long the last frame is but does not cut it.
             lasts = round(float(frame.duration * clock(frame)) * rate)
             discard = max(0, frame.samples - lasts)
         if discard or self._padding:
@@ -266,14 +266,14 @@ class FfmpegFile:
         self._give(audio)
 
     def _declared(self, frame: av.AudioFrame) -> tuple[int, int]:
-        """Samples of priming and padding that a frame begins and ends with, as the file says."""
+        """The samples of priming and of padding that the file declares for a frame."""
         if not len(frame.side_data):
             return 0, 0
         data = frame.side_data.get(SideData.SKIP_SAMPLES)  # type: ignore[call-overload] # its stub says names
         skip, discard = struct.unpack("<II", bytes(data)[:8]) if data is not None else (0, 0)
         if self._format == "ogg":
-            # In a Vorbis of one page FFmpeg lets priming begin at the beginning and not before it: all times
-            # are too late by it, and at the end it counts as padding once more.
+            # In a Vorbis stream of one page, FFmpeg starts the priming at time 0 and not before it. All times
+            # are late by its length, and FFmpeg counts it as padding once more at the end.
             if skip and frame.pts is not None:
                 before = round((self._start - float(frame.pts * clock(frame))) * frame.sample_rate)
                 self._miscounted = max(0, skip - max(0, before))
@@ -281,12 +281,12 @@ class FfmpegFile:
         return skip, discard
 
     def _without_padding(self, audio: Float[np.ndarray, "T C"], discard: int) -> Float[np.ndarray, "T C"]:
-        """Leaves padding out where it is: at the end of a link of Ogg, elsewhere at the end of the stream."""
+        """Removes padding: in Ogg at the end of each link, in other formats at the end of the stream."""
         if self._format == "ogg":
             return audio[: max(0, len(audio) - discard)]
         if self._withheld is not None:
             audio = np.concatenate([self._withheld, audio])
-        # An MP3's header may be wrong about where it ends, but its encoder did add so much.
+        # An MP3's header may be wrong about where the file ends, but its encoder did add so much padding.
         self._padding = max(self._padding, discard) if self._format == "mp3" else discard
         kept = max(0, len(audio) - self._padding)
         self._withheld = audio[kept:]
@@ -305,19 +305,19 @@ class FfmpegFile:
             return 0
         gap = time - expected
         if gap < -frame.samples and self._format in ("ogg", "flac"):
-            self.announced = 0  # a chain, of which one link was announced
+            self.announced = 0  # a chained stream, of which the header announced one link
         smallest = max(_SMALLEST_GAP * rate, 2 * frame.samples)
         if exact or damaged:
             smallest = 1 if exact else frame.samples / 2
         left = (self.announced - self._produced) * rate / self.sample_rate + rate
         if not smallest <= gap <= max(left, _LONGEST_GAP * rate):
             return 0
-        if damaged and clock(frame) * rate > 1:  # a clock that rounds: packets are missing as a whole
+        if damaged and clock(frame) * rate > 1:  # the clock rounds, and whole packets are missing
             gap = round(gap / frame.samples) * frame.samples
         return round(gap)
 
     def _time(self, frame: av.AudioFrame, packet: av.Packet | None, rate: int) -> tuple[float | None, bool]:
-        """When a frame begins, in its samples, and whether that is exact."""
+        """When a frame begins, in samples at its rate, and whether that is exact."""
         if self._codec.name == "flac":
             if packet is None:  # a damaged packet may hold more frames than the one that it names
                 return None, False
@@ -327,7 +327,7 @@ class FfmpegFile:
         return float(frame.pts * clock(frame)) * rate, False
 
     def _change(self, form: tuple[int, int]) -> None:
-        """The stream goes on in another rate or other channels."""
+        """Handles a change of rate or channels inside the stream."""
         if self._withheld is not None:
             self._give(self._withheld)
             self._withheld = None
@@ -348,13 +348,13 @@ class FfmpegFile:
             self._resampler = Resampler(rate, self.sample_rate, self.channels)
 
     def _give(self, audio: Float[np.ndarray, "T C2"]) -> None:
-        """Samples in the form of now, as those of the beginning."""
+        """Converts samples from the current rate and channels to those of the beginning."""
         if audio.shape[1] != self.channels:
             audio = to_channels(to_channels(audio, 1) if audio.shape[1] > 2 else audio, self.channels)
         self._put(audio if self._resampler is None else self._resampler(audio))
 
     def _rate(self, frame: av.AudioFrame) -> int:
-        """Of a frame, in Hz; FFmpeg's MPEG decoders give a frame the rate of the one before."""
+        """A frame's rate in Hz; FFmpeg's MPEG decoders label a frame with the rate of the one before."""
         return self._codec.sample_rate if self._is_mpeg else frame.sample_rate
 
     def _put(self, audio: Float[np.ndarray, "T C"]) -> None:

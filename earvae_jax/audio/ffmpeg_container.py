@@ -1,4 +1,4 @@
-"""What FFmpeg (PyAV) says of a file before any of it is decoded: its stream, its format, its length."""
+"""What FFmpeg (PyAV) says about a file before it decodes anything: its stream, its format, its length."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -12,18 +12,18 @@ from earvae_jax.audio import mp3_header
 from earvae_jax.borders import one_line, shown
 from earvae_jax.errors import UserError
 
-# Formats that are packets and nothing else: FFmpeg counts them to have times, and guesses how many there are.
+# Formats that hold only packets: FFmpeg counts them to make up times, and guesses their number.
 GUESSED = frozenset(
     "mp3 aac ac3 eac3 ac4 dts dtshd truehd mlp loas amr amrnb amrwb g722 g729 gsm sbc aptx".split()  # noqa: SIM905
 )
 WITHOUT_CLOCK = GUESSED | {"wav", "w64", "aiff", "au", "caf"}  # samples and nothing else
-# Version 19 of PyAV replaces by itself what is no UTF-8 in a tag.
+# From version 19 on, PyAV itself replaces bytes in a tag that are not UTF-8.
 _OPENING: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def opened(path: Path) -> av.container.InputContainer:
-    """A file for reading; errors are FFmpeg's and PyAV's own."""
-    # An absolute name cannot be taken for a protocol; and no file may make FFmpeg open another one.
+    """Opens a file for reading; errors are those of FFmpeg and PyAV."""
+    # FFmpeg cannot take an absolute name for a protocol, and no file may make FFmpeg open another one.
     options = {"protocol_whitelist": "file", "fflags": "fastseek"}
     return av.open(str(path.absolute()), options=options, **_OPENING)
 
@@ -34,29 +34,29 @@ def format_of(container: av.container.InputContainer) -> str:
 
 
 def first_audio_stream(container: av.container.InputContainer, path: Path) -> av.AudioStream:
-    """The stream that is read, set to leave priming and padding to the reader.
+    """The stream that is read, set up so that FFmpeg leaves priming and padding to the reader.
 
     Raises:
-      UserError: there is none, or FFmpeg has no decoder for it.
+      UserError: there is no audio stream, or FFmpeg has no decoder for it.
     """
     streams = container.streams.audio
     if not streams:
         raise UserError(f"{shown(path)}: holds no audio stream")
     stream = streams[0]
     if stream.codec_context is None:
-        raise UserError(f"{shown(path)}: its audio is coded in a way that FFmpeg does not know")
+        raise UserError(f"{shown(path)}: FFmpeg has no decoder for its audio")
     if len(streams) > 1:
         logging.info("%s: the first of its %d audio streams is read", shown(path), len(streams))
     if stream.codec_context.name == "flac":
         stream.codec_context.options = {"err_detect": "crccheck"}
-    stream.codec_context.flags2 |= Flags2.skip_manual  # so that padding in the wrong place costs nothing
+    stream.codec_context.flags2 |= Flags2.skip_manual  # so that misplaced padding loses nothing
     return stream
 
 
 def announced_samples(
     container: av.container.InputContainer, path: Path, frame_samples: int, sample_rate: int
 ) -> int:
-    """Samples by the header, where it is more than a guess; else 0."""
+    """The samples that the header announces; 0 where that is only a guess."""
     if format_of(container) == "mp3":
         return mp3_header.sample_count(path, frame_samples)
     if format_of(container) in GUESSED:
@@ -68,7 +68,7 @@ def announced_samples(
 
 
 def announced_seconds(container: av.container.InputContainer) -> float:
-    """The length by the header, or FFmpeg's guess; 0 where there is neither."""
+    """The length in seconds from the header, or FFmpeg's guess; 0 if there is neither."""
     stream = container.streams.audio[0]
     if stream.duration:
         return float(stream.duration * clock(stream))
@@ -81,7 +81,7 @@ def clock(timed: av.AudioStream | av.AudioFrame) -> Fraction:
 
 
 def packet_seconds(path: Path) -> float:
-    """The length by the packets of a file, which are all looked at and not decoded."""
+    """The length in seconds from the durations of all packets, without decoding them."""
     with opened(path) as container:
         stream = container.streams.audio[0]
         ticks = sum(packet.duration or 0 for packet in container.demux(stream))
@@ -89,7 +89,7 @@ def packet_seconds(path: Path) -> float:
 
 
 def opening_fault(path: Path) -> str:
-    """What FFmpeg's log says about a file that cannot be opened; empty where it says nothing."""
+    """What FFmpeg's log says about a file that cannot be opened; empty if it says nothing."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)
     try:

@@ -2,10 +2,10 @@
 
 
 def first_sample(frame: bytes, block_size: int) -> int | None:
-    """The number of the frame's first sample; None for what is no frame.
+    """The number of the frame's first sample; None if the bytes are not a frame.
 
     Args:
-      block_size: samples of a whole frame, where all have the same number of them.
+      block_size: samples per frame, for files in which all frames have the same number.
     """
     if len(frame) < 6 or frame[0] != 0xFF or frame[1] & 0xFE != 0xF8:
         return None
@@ -17,7 +17,7 @@ def first_sample(frame: bytes, block_size: int) -> int | None:
 
 
 def _coded_number(data: bytes) -> int | None:
-    """A number as UTF-8 codes it, extended to seven bytes."""
+    """A number in the coding of UTF-8, extended to seven bytes."""
     first = data[0]
     if first < 0x80:
         return first

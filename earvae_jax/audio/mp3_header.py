@@ -6,7 +6,7 @@ _SEARCHED = 4096  # bytes: the longest frame, and a little that may stand before
 
 
 def sample_count(path: Path, frame_samples: int) -> int:
-    """Samples without the encoder's priming and padding; 0 where the header does not say."""
+    """The number of frames that the header states; 0 if it states none."""
     with path.open("rb") as file:
         head = file.read(10)
         if head[:3] == b"ID3" and len(head) == 10:

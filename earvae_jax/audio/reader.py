@@ -1,4 +1,4 @@
-"""Reading audio files: the right reader for each, to the end of the stream, and what is wrong with it."""
+"""Reads audio files: chooses the reader, reads to the end of the stream, and reports what is wrong."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -21,29 +21,29 @@ Channels = Literal["stereo", "strict"]
 
 
 class AudioReader:
-    """Reads one file as float32, from its beginning to its end in blocks or a piece of it.
+    """Reads one file as float32: the whole file in blocks, or a piece of it.
 
-    libsndfile reads what is not compressed and plain FLAC, FFmpeg everything else, by content and not by
-    name. What a header says is a hint: the stream is read to its end. Where that is not what was announced,
-    or parts are damaged, the result has all that can be decoded, at its place in time where the file says
-    it, and one warning tells what is wrong, with the seconds announced, read and lost. More than two channels
-    are mixed down to stereo (ITU-R BS.775).
+    libsndfile reads uncompressed files and plain FLAC, FFmpeg everything else; the content decides, not the
+    name. A header is a hint: the stream is read to its end. If the length is not the announced one, or parts
+    are damaged, the result has all that can be decoded, at its place in time if the file states it. One
+    warning then says what is wrong, with the seconds announced, read and lost. More than two channels are
+    mixed down to stereo (ITU-R BS.775).
 
     Args:
       path: a file, a pipe, or `-` for standard input.
       channels: "stereo", or "strict" to refuse more than two channels.
       strict: damage is an error.
-      tell: gets the warnings, the file's name in front; by default the log.
+      tell: receives each warning, which begins with the file's name; by default the log.
 
     Attributes:
-      sample_rate: in Hz; that of the beginning, where it changes.
+      sample_rate: in Hz; if it changes, the first one.
       channels: 1 or 2.
-      file_channels: those of the file, which may be more.
-      announced: samples that the header promises; 0 where it says nothing.
+      file_channels: channels in the file, which may be more.
+      announced: samples that the header announces; 0 if it states no length.
 
     Raises:
-      UserError: whatever is wrong with a file, while it is opened or read: it cannot be opened, is no audio,
-        holds no samples, or samples that are not finite.
+      UserError: on opening or reading, the file cannot be opened, is not audio, holds no samples, or holds
+        samples that are not finite.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class AudioReader:
             self._spool.close()
 
     def blocks(self, size: int) -> Iterator[Float[np.ndarray, "T C"]]:
-        """All samples in order, `size` at a time but for the last block."""
-        _ = self._source.announced  # of the file as it is now, before it changes
+        """All samples in order, in blocks of `size`; the last block may be shorter."""
+        _ = self._source.announced  # looks at the file now, before it can change
         if self._matrix is not None:
             logging.info("%s: %s", shown(self.path), mixing_words(self.file_channels))
         while len(block := self._read(size)):
@@ -101,13 +101,13 @@ class AudioReader:
 
     def piece(self, start: int, size: int) -> Float[np.ndarray, "T C"]:
         """`size` samples from sample `start` on, or near it in some compressed files; fewer at the end."""
-        with explaining(self.path, f"no sample {start} can be found"):
+        with explaining(self.path, f"sample {start} cannot be found"):
             self._source.seek(start)
         self._position = start
         return self._read(size)
 
     def count(self) -> int:
-        """About how many samples there are, without decoding them: as announced, or by a quick look."""
+        """The approximate number of samples, without decoding: as announced, or from a quick look."""
         with explaining(self.path, "its length cannot be found"):
             return self._source.count()
 
@@ -125,7 +125,7 @@ class AudioReader:
         return block if self._matrix is None else block @ self._matrix
 
     def _read_on(self, size: int) -> Float[np.ndarray, "T C"]:
-        """As `read` of the source; a damaged FLAC goes on through FFmpeg, which passes over damage."""
+        """Like `read` of the source; FFmpeg, which skips damage, reads the rest of a damaged FLAC."""
         source = self._source
         if not isinstance(source, SndFile) or self._kind != "flac":
             return source.read(size)
@@ -133,7 +133,7 @@ class AudioReader:
             block = source.read(size)
             if len(block) == size or self._position + len(block) >= source.count():
                 return block
-        except Exception as error:  # noqa: BLE001 - of any kind: FFmpeg decides what can still be read
+        except Exception as error:  # noqa: BLE001 - any error: FFmpeg decides what can still be read
             logging.debug("%s: %s", self.path, reason(error))
         self._go_on_with_ffmpeg()
         return self._source.read(size)
@@ -147,7 +147,7 @@ class AudioReader:
     def _open(self) -> SndFile | FfmpegFile:
         path = self.path
         if not standard_input.is_standard_input(path) and path.is_dir():
-            list(path.iterdir())  # no permission
+            list(path.iterdir())  # raises if there is no permission
             raise UserError(f"{shown(path)}: is a folder, not an audio file")
         if standard_input.is_once_only(path):
             self._spool = standard_input.spooled(path)
@@ -165,7 +165,7 @@ class AudioReader:
         if not head:
             raise UserError(f"{shown(self.path)}: is empty")
         if containers.is_playlist(head):
-            raise UserError(f"{shown(self.path)}: is a playlist, not audio: give the files that it names")
+            raise UserError(f"{shown(self.path)}: is a playlist, not audio: pass the files that it names")
         self._kind = kind = containers.kind(head)
         if kind and (source := _sndfile(path, kind)) is not None:
             return source
@@ -177,9 +177,9 @@ class AudioReader:
             return ffmpeg
         except UserError as error:
             problem: Exception = UserError(str(error).replace(shown(path), shown(self.path)))
-        except Exception as error:  # noqa: BLE001 - of any kind: libsndfile may know a format that FFmpeg does not
+        except Exception as error:  # noqa: BLE001 - any error: libsndfile may know a format that FFmpeg does not
             problem = error
-        # Of MPEG audio libsndfile's decoder knows no more, and prints what it thinks of it.
+        # libsndfile's decoder reads no more MPEG audio than FFmpeg, and it prints messages of its own.
         if not (kind or containers.is_mpeg(head)) and (source := _sndfile(path, kind)) is not None:
             return source
         if isinstance(problem, UserError):
@@ -191,7 +191,7 @@ class AudioReader:
         if channels == "strict":
             raise UserError(f"{shown(self.path)}: {count} channels; the model takes 2: mix it down first")
         layout = self._source.layout
-        if not layout:  # libsndfile does not tell what FFmpeg reads in the same header
+        if not layout:  # FFmpeg reads it from the same header, libsndfile does not
             with contextlib.suppress(Exception):
                 probe = FfmpegFile(self._file)
                 layout = probe.layout
@@ -204,12 +204,12 @@ class AudioReader:
         return matrix
 
     def _report(self) -> None:
-        """Tells what was wrong with a file that was read to its end."""
+        """Reports what was wrong with a file that was read to its end."""
         damage, rate = self._source.damage, self.sample_rate
         for change in damage.changes:
             if self._strict:
                 raise UserError(f"{shown(self.path)}: changes from {change}")
-            logging.info("%s: changes from %s; all is read as it began", shown(self.path), change)
+            logging.info("%s: changes from %s; the rest is converted back", shown(self.path), change)
         announced = self.announced / rate if self.announced else None
         fault = damage.describe(self._position / rate, announced)
         if fault and self._strict:
@@ -219,21 +219,21 @@ class AudioReader:
 
 
 def mixing_words(channels: int) -> str:
-    """What happens to so many channels."""
+    """The message that so many channels are mixed down."""
     return f"{channels} channels are mixed down to stereo (ITU-R BS.775)"
 
 
 def read(path: str | Path, **options: Any) -> tuple[Float[np.ndarray, "T C"], int]:
-    """A whole file and its sample rate; options and errors as `AudioReader`."""
+    """Reads a whole file; returns it and its sample rate. Options and errors are those of `AudioReader`."""
     with AudioReader(path, **options) as reader:
         return np.concatenate(list(reader.blocks(1 << 20))), reader.sample_rate
 
 
 def _sndfile(path: Path, kind: str) -> SndFile | None:
-    """libsndfile's reader, where it knows the file and how many samples there are."""
+    """libsndfile's reader; None if it cannot read the file or does not know how many samples it holds."""
     try:
         source = SndFile(path, kind)
-    except Exception as error:  # noqa: BLE001 - of any kind: FFmpeg is asked next
+    except Exception as error:  # noqa: BLE001 - any error: FFmpeg is asked next
         logging.debug("%s: %s", path, reason(error))
         return None
     if source.count() and source.known:

@@ -1,4 +1,4 @@
-"""Audio at another rate, as a stream of blocks or as a whole."""
+"""Resamples audio, as a stream of blocks or as a whole."""
 
 import math
 from fractions import Fraction
@@ -11,7 +11,7 @@ _QUALITY = "HQ"  # 20 bits: below the noise of any 16-bit source
 
 
 class Resampler:
-    """Resamples a stream of blocks; the blocks of one stream together give ⌊T·out/in + ½⌋ samples."""
+    """Resamples a stream block by block; a stream of T samples gives ⌊T·out/in + ½⌋."""
 
     def __init__(self, from_rate: int, to_rate: int, channels: int):
         self._rates = from_rate, to_rate
@@ -32,7 +32,7 @@ class Resampler:
             block = self._stream.resample_chunk(block)
             self._given += len(block)
             return block
-        # soxr rounds a length of n + ½ up or down as its own ratio falls: a little silence more, then a cut.
+        # soxr rounds a length of n + ½ sometimes up and sometimes down: add a little silence, then cut.
         from_rate, to_rate = self._rates
         block = np.pad(block, ((0, 2 + 2 * from_rate // to_rate), (0, 0)))
         block = self._stream.resample_chunk(block, last=True)
@@ -40,10 +40,10 @@ class Resampler:
 
 
 def resample(audio: Float[np.ndarray, "T C"], from_rate: int, to_rate: int) -> Float[np.ndarray, "T2 C"]:
-    """A whole array at another rate, the same samples as `Resampler` gives; T2 = ⌊T·to/from + ½⌋."""
+    """Resamples a whole array, to the same samples as `Resampler`; T2 = ⌊T·to/from + ½⌋."""
     return Resampler(from_rate, to_rate, audio.shape[1])(audio, last=True)
 
 
 def resampled_length(samples: int, from_rate: int, to_rate: int) -> int:
-    """⌊T·to/from + ½⌋."""
+    """The number of samples after resampling, ⌊T·to/from + ½⌋."""
     return math.floor(Fraction(samples) * to_rate / from_rate + Fraction(1, 2))

@@ -1,11 +1,11 @@
-"""Finding audio files by their names."""
+"""Finds audio files by their names."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from earvae_jax.system.file_search import find_files
 
-# What FFmpeg and libsndfile read: audio, and films for their sound.
+# The formats that FFmpeg and libsndfile read: audio, and films for their sound.
 _NAMES = (
     "wav wave bwf rf64 bw64 w64 aif aiff aifc au snd caf flac fla oga ogg ogv ogx opus spx "
     "mp1 mp2 mp3 mpa mpga m2a aac adts loas ac3 eac3 ec3 ac4 dts dtshd mlp thd "
@@ -14,17 +14,17 @@ _NAMES = (
     "dsf dff voc sf ircam nist sph paf svx 8svx iff avr xi sds oma aa3 at3 gsm vox"
 )
 EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
-_AMBIGUOUS = frozenset((".ts", ".iff", ".sf", ".ram", ".xi", ".nist"))  # other things have these names too
+_AMBIGUOUS = frozenset((".ts", ".iff", ".sf", ".ram", ".xi", ".nist"))  # other files have these names too
 _MARKS = (b"FORM", b"\x64\xa3", b".RMF", b"http", b"Exte", b"NIST")
 
 
 def find_audio(inputs: Sequence[str | Path], *, output_dir: Path | None = None) -> list[tuple[Path, Path]]:
-    """Audio files of folders and files; see `find_files`."""
+    """Finds the audio files in folders and among files; see `find_files`."""
     return find_files(inputs, EXTENSIONS, "audio files", output_dir=output_dir, wanted=_is_audio)
 
 
 def _is_audio(path: Path) -> bool:
-    """Looks into a file of whose name one cannot tell; what cannot be opened is for the reader to name."""
+    """Looks into a file whose name is ambiguous; one that cannot be opened is left for the reader to name."""
     if path.suffix.lower() not in _AMBIGUOUS:
         return True
     try:

@@ -1,4 +1,4 @@
-"""Reading uncompressed files and FLAC through libsndfile."""
+"""Reads uncompressed files and FLAC through libsndfile."""
 
 import functools
 import os
@@ -11,23 +11,23 @@ from jaxtyping import Float
 from earvae_jax.audio import containers
 from earvae_jax.audio.damage import Damage
 
-_NO_COUNT = 2**62  # libsndfile says as much or more for a length that it does not know
+_NO_COUNT = 2**62  # libsndfile states this or more for a length that it does not know
 _LOOK_BACK = 1 << 16  # bytes: more than libFLAC reads ahead
 
 
 class SndFile:
     """A file that libsndfile reads, with the attributes and methods of `FfmpegFile`.
 
-    FLACs that were joined to one file follow each other.
+    FLACs that were joined to one file are read one after the other.
 
     Raises:
-      Exception: whatever libsndfile raises, and for a joined FLAC of another rate or other channels.
+      Exception: whatever libsndfile raises, or a joined FLAC has another rate or other channels.
     """
 
     layout: tuple[str, ...] = ()
 
     def __init__(self, path: Path, kind: str):
-        # By its number, which shows how far libsndfile has read.
+        # Opened by its descriptor, which shows how far libsndfile has read.
         self._number = os.open(path, os.O_RDONLY)
         self._file = soundfile.SoundFile(self._number, closefd=True)
         self._path, self._kind = path, kind
@@ -35,12 +35,12 @@ class SndFile:
         self.channels: int = self._file.channels
         self.damage = Damage()
         self.known = self._file.frames < _NO_COUNT
-        self._frames = self._file.frames  # of the parts that were opened
-        self._part: _From | None = None  # the file again, from a later part on
+        self._frames = self._file.frames  # of the parts opened so far
+        self._part: _From | None = None  # the same file from a later part on
 
     @functools.cached_property
     def announced(self) -> int:
-        """Samples that the header promises, 0 where it does not; looked for when it is asked."""
+        """The samples that the header announces, 0 if it states no length; found out on first use."""
         announced, notes = containers.promise(self._path, self._kind, self.count(), self.sample_rate)
         self.damage.notes += notes
         return announced
@@ -54,11 +54,11 @@ class SndFile:
         return block
 
     def seek(self, sample: int) -> None:
-        """Goes on at a sample."""
+        """Moves to a sample."""
         self._file.seek(sample)
 
     def count(self) -> int:
-        """Samples that the file holds by its header."""
+        """The samples that the file holds by its header; 0 if unknown."""
         return self._frames if self.known else 0
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class SndFile:
             self._part.close()
 
     def _next_part(self) -> bool:
-        """Whether another FLAC follows, and is what is read from here on."""
+        """Goes on to the next FLAC of a joined file; False if there is none."""
         part = self._part
         read_to = os.lseek(self._number, 0, os.SEEK_CUR) if part is None else part.read_to()
         begun = 0 if part is None else part.start
@@ -87,7 +87,7 @@ class SndFile:
 
 
 class _From:
-    """A file from some byte on, as if it began there; what soundfile needs of one."""
+    """A file as if it began at byte `start`, with the methods that soundfile needs."""
 
     def __init__(self, path: Path, start: int):
         self.start = start

@@ -20,7 +20,7 @@ def is_standard_input(path: Path) -> bool:
 
 
 def is_once_only(path: Path) -> bool:
-    """Whether there is no going back in it."""
+    """Whether the input can be read only once."""
     if path == DASH:
         return True
     mode = path.stat().st_mode
@@ -28,10 +28,10 @@ def is_once_only(path: Path) -> bool:
 
 
 def spooled(path: Path) -> IO[bytes]:
-    """A temporary file with everything that comes; it goes when it is closed.
+    """Copies the whole input to a temporary file, which disappears when it is closed.
 
     Raises:
-      UserError: a terminal, or another device that does not end.
+      UserError: the input is a terminal, or another device that does not end.
     """
     if is_standard_input(path):
         if sys.stdin is None or sys.stdin.isatty():

@@ -1,4 +1,4 @@
-"""Writing audio files that get their name when they are whole."""
+"""Writes audio files, which get their names when they are complete."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ from earvae_jax.borders import reason, shown
 from earvae_jax.errors import UserError
 from earvae_jax.system.atomic import replacing
 
-# Writing keeps what the model gives: a float WAV does not clip at full scale.
+# Files keep what the model gives: a float WAV does not clip at full scale.
 SUBTYPES = {"wav": "FLOAT", "flac": "PCM_24"}
 _LONGEST_WAV = 2**32 - 2**16  # bytes of samples
 
@@ -53,11 +53,11 @@ def writing(
     samples: int = 0,
     comment: str = "",
 ) -> Iterator[AudioFile]:
-    """A file to `write` blocks [T, C] to; it gets its name when it is whole.
+    """Opens a file to `write` blocks [T, C] to; it gets its name when it is complete.
 
-    `format` is "wav" (32-bit float; RF64 where `samples`, the expected length, passes what a WAV can hold) or
-    "flac" (24 bits, clipped at full scale, which a warning tells). `comment` goes into the file's metadata;
-    `read_comment` reads it back.
+    `format` is "wav" (32-bit float; RF64 if the expected length, `samples`, is more than a WAV can hold) or
+    "flac" (24 bits; a warning reports samples clipped at full scale). `comment` goes into the file's
+    metadata; `read_comment` reads it back.
 
     Raises:
       UserError: the folder cannot be written, or the disk is full.
@@ -101,7 +101,7 @@ def write(
 
 
 def read_comment(path: str | Path) -> str:
-    """The comment that `writing` put into a file; empty where there is none, or no readable file."""
+    """The comment that `writing` put into a file; empty if there is none or the file cannot be read."""
     try:
         with soundfile.SoundFile(os.fsencode(path)) as file:
             return file.comment
@@ -110,7 +110,7 @@ def read_comment(path: str | Path) -> str:
 
 
 def _check_end(path: Path, samples: int) -> None:
-    """Reads the last sample back: a FLAC gets its end as it is closed, and libsndfile tells no error then."""
+    """Reads the last sample back: closing a FLAC writes its end, and libsndfile reports no error then."""
     with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(os.fsencode(path)) as file:
         file.seek(max(0, samples - 1))
         if file.frames == samples and len(file.read(1)) == min(1, samples):

@@ -31,9 +31,9 @@ def kaiser_sinc_filter(cutoff: float, half_width: float, taps: int) -> Float[np.
 
 
 class AntialiasedActivation(nnx.Module):
-    """×2 up, activation, ×2 down, with replicated edges. Length: T.
+    """Upsamples ×2, applies the activation and downsamples ×2, with replicated edges. Length: T.
 
-    An output sees five steps on each side.
+    The receptive field reaches five steps to each side.
     """
 
     def __init__(self, activation: nnx.Module):
@@ -45,7 +45,7 @@ class AntialiasedActivation(nnx.Module):
     def __call__(self, x: Float[Array, "B T C"], extent: Extent | None = None) -> Float[Array, "B T C"]:
         if extent is None:
             return self._down(self.act(self._up(x)))
-        # The edges of the file, not those of the window, are repeated, at either rate.
+        # At both rates the edges of the file are repeated, not those of the window.
         twice = Extent(_RATIO * extent.start, _RATIO * extent.stop)
         return self._down(twice.replicate(self.act(self._up(extent.replicate(x)))))
 
@@ -72,7 +72,7 @@ def _depthwise(
     padding: int = 0,
     input_dilation: int = 1,
 ) -> Float[Array, "B T2 C"]:
-    """One filter over every channel."""
+    """Applies one filter to every channel."""
     channels = x.shape[-1]
     return lax.conv_general_dilated(
         x,

@@ -44,11 +44,11 @@ def attend(
     sequence: PyTree[Float[Array, "K B M *S"]],
     length: Int[Array, " B"],
 ) -> Float[Array, "B M H D"]:
-    """One block of queries against every block of a sequence, of which the first `length` rows exist.
+    """Attention of a block of queries to every block of a sequence, of which the first `length` rows exist.
 
-    `key_and_value(index, block)` gives keys and values of a block when its turn comes, so that a layer need
-    not keep them for the whole sequence. The online softmax of arXiv 1805.02867: a running maximum and sum,
-    one block of scores alive at a time. Blocks behind the last existing row are passed over.
+    `key_and_value(index, block)` computes keys and values of a block when they are needed, so that a layer
+    need not keep them for the whole sequence. This is the online softmax of arXiv 1805.02867: it keeps a
+    running maximum and sum, and one block of scores at a time. It skips blocks after the last existing row.
     """
     batch, size, heads, width = query.shape
     wide = jnp.promote_types(query.dtype, jnp.float32)
@@ -81,22 +81,22 @@ def attend(
 
 
 def blocks(x: Float[Array, "B N *S"], block: int = BLOCK) -> Float[Array, "K B M *S"]:
-    """The sequence as a leading axis of blocks, zeros behind its end."""
+    """Cuts the sequence into a leading axis of blocks, with zeros after its end."""
     count = -(-x.shape[1] // block)
     x = jnp.pad(x, ((0, 0), (0, count * block - x.shape[1]), *[(0, 0)] * (x.ndim - 2)))
     return x.reshape(x.shape[0], count, block, *x.shape[2:]).swapaxes(0, 1)
 
 
 def joined(x: Float[Array, "K B M *S"]) -> Float[Array, "B N *S"]:
-    """What `blocks` cut, with the zeros behind its end."""
+    """Joins what `blocks` cut; the zeros after the end stay."""
     x = x.swapaxes(0, 1)
     return x.reshape(x.shape[0], -1, *x.shape[3:])
 
 
 def map_blocks(function: Callable[..., PyTree], x: Float[Array, "K B M *S"]) -> PyTree:
-    """function(index, block) for every block, one at a time.
+    """Applies function(index, block) to every block, one at a time.
 
-    Neither pass keeps more than one block of what the function computes on the way.
+    The forward and the backward pass keep the function's intermediate arrays for one block only.
     """
     function = jax.checkpoint(function)
     return lax.map(lambda block: function(*block), (jnp.arange(x.shape[0]), x))

@@ -12,7 +12,7 @@ import dacite
 from earvae_jax.borders import one_line, read_json
 from earvae_jax.errors import UserError
 
-# Options that the published code names but cannot run, with the reason. A false value asks for nothing.
+# Options that the published code names but cannot run, with the reason. A false value is accepted.
 _UNREACHABLE = {
     "causal": "its causal attention raises on the CPU in the published code",
     "cross_attend": "nothing gives the transformer a context to attend to",
@@ -20,7 +20,7 @@ _UNREACHABLE = {
     "global_cond_dim": "nothing gives the transformer a global condition",
     "natten_kernel_size": "neighbourhood attention is not reachable in the published code",
 }
-# Sizes beyond these are slips or damage; some would take days or all of the memory before anything is said.
+# Larger sizes are slips or damage; some would take days or all of the memory before an error appears.
 _WIDEST = 1 << 16  # channels of a level, numbers of a latent, inner width of a transformer
 _MOST_CHANNELS = 1 << 10  # of audio
 _LARGEST_RATIO = 1 << 20  # samples per latent
@@ -49,7 +49,7 @@ class EncoderConfig:
 
     in_channels: int = 2  # audio channels
     channels: int = 128  # width of the first level
-    latent_dim: int = 32  # channels that come out: mean and scale together
+    latent_dim: int = 32  # output channels: mean and scale together
     c_mults: tuple[int, ...] = (1, 2, 4, 8)  # width of each level, in units of `channels`
     strides: tuple[int, ...] = (2, 4, 8, 8)  # down-sampling factor of each block
     use_snake: bool = False  # SnakeBeta instead of ELU
@@ -67,16 +67,16 @@ class EncoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """The Oobleck decoder; it runs the lists of the encoder backwards."""
+    """The Oobleck decoder; it uses the encoder's lists in reverse order."""
 
     out_channels: int = 2  # audio channels
     channels: int = 128  # width of the last level
-    latent_dim: int = 32  # channels that come in
+    latent_dim: int = 32  # input channels
     c_mults: tuple[int, ...] = (1, 2, 4, 8)  # width of each level, in units of `channels`
     strides: tuple[int, ...] = (2, 4, 8, 8)  # up-sampling factor of each block, the last one first
     use_nearest_upsample: bool = False  # repeat and convolve instead of a transposed convolution
     use_snake: bool = False  # SnakeBeta instead of ELU
-    antialias_activation: bool = False  # blocks' own and the last activation run at twice the rate
+    antialias_activation: bool = False  # each block's first and the last activation run at twice the rate
     final_tanh: bool = True  # squash the output to (−1, 1)
     bias: bool = True  # convolutions but the last have a bias
 
@@ -122,8 +122,8 @@ class FeedForwardConfig:
 class NormConfig:
     """`norm_kwargs` of the published transformer's LayerNorms."""
 
-    bias: bool = False  # beta is trained; otherwise it is a constant of the file
-    fix_scale: bool = False  # gamma is a constant of the file
+    bias: bool = False  # beta is trained; otherwise it is a constant in the weight file
+    fix_scale: bool = False  # gamma is a constant in the weight file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,18 +152,18 @@ class TransformerConfig:
         )
         _check(
             not self.rotary_pos_emb or self.dim_heads >= self.rotary_dims,
-            f"rotary_pos_emb turns {self.rotary_dims} dimensions of each head, dim_heads is {self.dim_heads}",
+            f"rotary_pos_emb needs {self.rotary_dims} dimensions in each head, dim_heads is {self.dim_heads}",
         )
 
     @property
     def rotary_dims(self) -> int:
-        """Leading dimensions of each head that the rotary embedding turns."""
+        """The number of leading dimensions of each head that the rotary embedding rotates."""
         return max(self.dim_heads // 2, 32)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A whole model. `sample_rate` is this project's addition: the published files do not say it."""
+    """A whole model. `sample_rate` is this project's addition: the published files do not state it."""
 
     encoder: EncoderConfig
     decoder: DecoderConfig
@@ -186,16 +186,16 @@ class ModelConfig:
             )
         _check(
             encoder.latent_dim == 2 * self.latent_dim,
-            f"encoder latent_dim is {encoder.latent_dim}, not mean and scale of latent_dim {self.latent_dim}",
+            f"encoder latent_dim is {encoder.latent_dim}, not twice latent_dim {self.latent_dim}",
         )
         _check(
             decoder.latent_dim == self.latent_dim,
-            f"decoder latent_dim is {decoder.latent_dim}, latent_dim is {self.latent_dim}",
+            f"decoder latent_dim is {decoder.latent_dim}, not latent_dim {self.latent_dim}",
         )
         _check(
             encoder.in_channels == decoder.out_channels == self.io_channels,
-            f"io_channels is {self.io_channels}, in_channels {encoder.in_channels}, "
-            f"out_channels {decoder.out_channels}",
+            f"io_channels {self.io_channels}, in_channels {encoder.in_channels} and "
+            f"out_channels {decoder.out_channels} are not equal",
         )
         if self.transformer is not None:
             _check(
@@ -210,7 +210,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, path: str | Path) -> "ModelConfig":
-        """Reads a published or own config file; a `UserError` names the file and the offending key."""
+        """Reads a config file, published or your own; a `UserError` names the file and the offending key."""
         values = read_json(path, "config file")
         try:
             return cls.from_dict(values)
@@ -219,7 +219,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
-        """Builds a config from the published nesting; unknown keys and unreachable options are refused."""
+        """Builds a config from the published nesting; refuses unknown keys and options that cannot run."""
         _check(isinstance(values, Mapping), "the file holds no JSON object")
         values = dict(values)
         for half in ("encoder", "decoder"):
@@ -250,7 +250,7 @@ class ModelConfig:
             raise UserError(one_line(f"model config: {error}")) from None
 
     def to_dict(self) -> dict[str, Any]:
-        """The published nesting, every option spelled out; `from_dict` reads it back."""
+        """The config in the published nesting, with every option; `from_dict` reads it back."""
         values = dataclasses.asdict(self)
         values["encoder"] = {"config": values["encoder"]}
         values["decoder"] = {"config": values["decoder"]}
@@ -274,7 +274,7 @@ def _check_levels(name: str, half: EncoderConfig | DecoderConfig) -> None:
 
 
 def _unwrapped(name: str, values: Mapping[str, Any], beside: tuple[str, ...] = ()) -> dict[str, Any]:
-    """{"config": {…}, beside…} as one flat object."""
+    """Makes {"config": {…}, beside…} one flat object."""
     options = values.get("config", {})
     _check(isinstance(options, Mapping), f"{name}: config is not an object")
     unknown = set(values) - {"config", *beside}
@@ -295,5 +295,5 @@ def _as_tuples(values: Any) -> Any:
 
 
 def _no_object(values: Any) -> Any:
-    """Of an object dacite would take the keys for the numbers; text it refuses by the field's name."""
+    """dacite would take an object's keys for the numbers; it refuses text, and names the field."""
     return json.dumps(values) if isinstance(values, Mapping) else values

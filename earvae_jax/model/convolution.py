@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 def weight_norm(
     gain: Float[Array, " G"], direction: Float[Array, "K I O"], *, axis: int
 ) -> Float[Array, "K I O"]:
-    """gain · direction / ‖direction‖₂, the norm over all axes but `axis`."""
+    """gain · direction / ‖direction‖₂, with the norm over all axes but `axis`."""
     others = tuple(i for i in range(direction.ndim) if i != axis)
     norm = jnp.sqrt(jnp.sum(jnp.square(direction), axis=others, keepdims=True))
     return direction * (jnp.expand_dims(gain, others) / norm)
@@ -57,8 +57,8 @@ def conv_transpose1d(
     phases = jnp.pad(kernel, ((0, taps * stride - width), (0, 0), (0, 0)))
     phases = phases.reshape(taps, stride, inputs, outputs)[::-1].transpose(0, 2, 1, 3)
     phases = phases.reshape(taps, inputs, stride * outputs)
-    # Padded beforehand: XLA computes the weight gradient of a convolution whose output is longer than
-    # its input a hundred times slower on a CPU.
+    # The input is padded beforehand: if a convolution's output is longer than its input, XLA computes the
+    # weight gradient a hundred times slower on a CPU.
     x = jnp.pad(x, ((0, 0), (taps - 1, taps - 1), (0, 0)))
     y = conv1d(x, phases).reshape(batch, (length + taps - 1) * stride, outputs)
     y = lax.slice_in_dim(y, padding, padding + (length - 1) * stride - 2 * padding + width, axis=1)

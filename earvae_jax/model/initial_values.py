@@ -1,4 +1,4 @@
-"""Numbers that layers start from, made in numpy: JAX would compile a program for each shape."""
+"""The initial values of layers, made in numpy: JAX would compile a program for each shape."""
 
 from collections.abc import Callable
 
@@ -10,12 +10,12 @@ from jaxtyping import Array, Float
 
 
 def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], bound: float) -> Float[Array, "..."]:
-    """Between ±bound, by the next key of `rngs`."""
+    """Uniform values in ±bound, from the next key of `rngs`."""
     return _draw(rngs, shape, lambda random: random.uniform(-bound, bound, shape))
 
 
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """Of mean 0 and variance 1, by the next key of `rngs`."""
+    """Standard normal values, from the next key of `rngs`."""
     return _draw(rngs, shape, lambda random: random.standard_normal(shape))
 
 
@@ -32,12 +32,12 @@ def _draw(
 
 
 def constant(values: Float[np.ndarray, "..."]) -> Float[Array, "..."]:
-    """These values as they are; `jnp.asarray` compiles a program to copy them."""
+    """A JAX array of these values; `jnp.asarray` would compile a program to copy them."""
     return jax.device_put(values)
 
 
 def norms(direction: Float[Array, "..."], *, axis: int) -> Float[Array, " G"]:
-    """√Σ direction² over all axes but one: the gains with which a weight norm changes nothing."""
+    """√Σ direction² over all axes but one: with these gains, weight norm returns `direction`."""
     others = tuple(i for i in range(direction.ndim) if i != axis)
     if isinstance(direction, jax.core.Tracer):
         return jnp.sqrt(jnp.sum(jnp.square(direction), axis=others))

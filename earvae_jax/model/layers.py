@@ -1,7 +1,7 @@
 """The layers that the Oobleck encoder and decoder are made of.
 
-Arrays are [B, T, C]. A window of a longer file carries an `Extent`: the positions of it that exist in the
-file. Every convolution then sees zeros elsewhere, exactly where a run of the whole file pads with zeros.
+Arrays are [B, T, C]. A window of a longer file carries an `Extent`, the positions that exist in the file.
+Every convolution then sees zeros elsewhere, exactly where a run over the whole file pads with zeros.
 """
 
 from typing import NamedTuple, TypeVar
@@ -22,7 +22,7 @@ _Module = TypeVar("_Module", bound=nnx.Module)
 
 
 class Buffer(nnx.Variable):
-    """A constant that stands in the weight file and is applied, but not trained."""
+    """A constant in the weight file that the model applies but does not train."""
 
 
 class Extent(NamedTuple):
@@ -32,13 +32,13 @@ class Extent(NamedTuple):
     stop: Int[Array, " B"]
 
     def keep(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
-        """Zeros outside; whatever stood there, NaN included, is gone."""
+        """Sets the values outside to zero, NaN included."""
         position = lax.broadcasted_iota(jnp.int32, (1, x.shape[1], 1), 1)
         inside = (position >= self.start[:, None, None]) & (position < self.stop[:, None, None])
         return jnp.where(inside, x, jnp.zeros((), x.dtype))
 
     def replicate(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
-        """The first and last values that exist, repeated outside."""
+        """Repeats the first and the last existing value outside."""
         position = lax.broadcasted_iota(jnp.int32, (1, x.shape[1], 1), 1)
         first = jnp.clip(self.start, 0, x.shape[1] - 1)[:, None, None]
         last = jnp.clip(self.stop - 1, 0, x.shape[1] - 1)[:, None, None]
@@ -46,11 +46,11 @@ class Extent(NamedTuple):
         return jnp.where(position > last, jnp.take_along_axis(x, last, axis=1), x)
 
     def downsampled(self, stride: int) -> "Extent":
-        """After a strided convolution. A window starts at a multiple of all strides, so its start divides."""
+        """The extent after a strided convolution; a window starts at a multiple of all strides."""
         return Extent(self.start // stride, downsampled_length(self.stop, stride))
 
     def upsampled(self, stride: int, *, nearest: bool) -> "Extent":
-        """After up-sampling; nearest-neighbour repetition keeps odd strides whole."""
+        """The extent after upsampling; nearest-neighbour repetition gives T·stride for odd strides too."""
         stop = self.stop * stride if nearest else upsampled_length(self.stop, stride)
         return Extent(self.start * stride, stop)
 
@@ -74,7 +74,7 @@ class SnakeBeta(nnx.Module):
         return self.folded_amplitude[...] if self.is_folded else 1 / (jnp.exp(self.beta[...]) + 1e-9)
 
     def fold(self) -> None:
-        """Keeps frequency and amplitude in place of α and β, for inference."""
+        """Replaces α and β by frequency and amplitude, for inference."""
         if not self.is_folded:  # a residual unit holds one activation twice
             alpha, beta = np.asarray(self.alpha[...]), np.asarray(self.beta[...])
             with np.errstate(all="ignore"):  # as for the convolutions' weights
@@ -95,14 +95,14 @@ class Elu(nnx.Module):
 
 
 class Tanh(nnx.Module):
-    """The decoder's final squashing."""
+    """The tanh at the end of the decoder."""
 
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         return jnp.tanh(x)
 
 
 class Identity(nnx.Module):
-    """Stands where the published layer list has a layer that does nothing."""
+    """Takes the place of a layer that does nothing in the published layer list."""
 
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         return x
@@ -114,9 +114,9 @@ def activation(channels: int, *, use_snake: bool) -> nnx.Module:
 
 
 def uniform_param(shape: tuple[int, ...], bound: float, rngs: nnx.Rngs | None) -> nnx.Param:
-    """A trained array, uniform in ±bound at first: torch's initialisation with bound = 1/√fan-in.
+    """A trained array, initially uniform in ±bound: torch's initialisation with bound = 1/√fan-in.
 
-    Without `rngs` only its shape, for a model whose arrays come from a checkpoint.
+    Without `rngs` it has only a shape, for a model whose arrays come from a checkpoint.
     """
     if rngs is None:
         return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32))
@@ -145,7 +145,7 @@ class Conv(nnx.Module):
     ):
         self.width, self.stride, self.dilation, self.padding = width, stride, dilation, padding
         self.is_folded = False
-        # torch takes axis 1 of the weight for the fan-in, the outputs where the convolution is transposed.
+        # torch takes the fan-in from axis 1 of the weight: the outputs, if the convolution is transposed.
         fan_in = width * (inputs if self._gain_axis == 2 else outputs)
         bound = fan_in**-0.5
         self.direction = uniform_param((width, inputs, outputs), bound, rngs)
@@ -157,7 +157,7 @@ class Conv(nnx.Module):
 
     @property
     def kernel(self) -> Float[Array, "K I O"]:
-        """The weight that the gain and the direction make."""
+        """The weight, computed from gain and direction."""
         if self.is_folded:
             return self.folded_kernel[...]
         return weight_norm(self.gain[...], self.direction[...], axis=self._gain_axis)
@@ -168,7 +168,7 @@ class Conv(nnx.Module):
         return self._convolve(x)
 
     def fold(self) -> None:
-        """Keeps the weight in place of gain and direction, for inference."""
+        """Replaces gain and direction by the weight, for inference."""
         self.folded_kernel = Buffer(constant(self._kernel_on_host()))
         del self.gain, self.direction
         self.is_folded = True
@@ -238,7 +238,7 @@ def _value(variable: nnx.Variable | None) -> Array | None:
 
 
 def folded(model: _Module) -> _Module:
-    """The same model for inference: weight norms and snake parameters are worked out once, here."""
+    """The same model for inference: weight norms and snake parameters are computed once, here."""
     model = nnx.merge(*nnx.split(model))  # new modules, the same arrays
     for _, module in nnx.iter_modules(model):
         if isinstance(module, Conv | SnakeBeta):

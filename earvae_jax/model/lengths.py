@@ -29,16 +29,16 @@ def upsampled_length(length: Length, stride: int) -> Length:
 
 
 def latents_of(samples: Length, strides: Sequence[int]) -> Length:
-    """Latents that the encoder makes of so many samples."""
+    """The number of latents that the encoder makes of `samples` samples."""
     for stride in strides:
         samples = downsampled_length(samples, stride)
     return samples
 
 
 def samples_of(latents: Length, strides: Sequence[int], *, nearest: bool = False) -> Length:
-    """Samples that the decoder makes of so many latents; `strides` in the order of the config.
+    """The number of samples that the decoder makes of `latents` latents; `strides` as in the config.
 
-    Nearest-neighbour up-sampling keeps L·s for odd strides too.
+    Nearest-neighbour upsampling gives L·s for odd strides too.
     """
     for stride in reversed(strides):
         latents = latents * stride if nearest else upsampled_length(latents, stride)
@@ -46,7 +46,7 @@ def samples_of(latents: Length, strides: Sequence[int], *, nearest: bool = False
 
 
 def latents_for(samples: int, strides: Sequence[int], *, nearest: bool = False) -> int:
-    """The fewest latents that decode to at least so many samples."""
+    """The fewest latents that decode to at least `samples` samples."""
     latents = max(1, samples // math.prod(strides))
     while samples_of(latents, strides, nearest=nearest) < samples:
         latents += 1

@@ -70,7 +70,7 @@ class EncoderBlock(nnx.Module):
 
 
 class DecoderBlock(nnx.Module):
-    """Up-sampling and three residual units. Length: (T − 1)s − 2⌈s/2⌉ + 2s, or T·s where it repeats steps."""
+    """Upsampling and three residual units. Length: (T − 1)s − 2⌈s/2⌉ + 2s, or T·s if it repeats steps."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class DecoderBlock(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Audio to mean and scale: [B, T, C] to [B, N, 2·D]; N as `lengths.latents_of`."""
+    """Maps audio [B, T, C] to mean and scale [B, N, 2·D]; `lengths.latents_of` gives N."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs | None):
         widths, snake, bias = config.widths, config.use_snake, config.bias
@@ -135,7 +135,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Latents to audio: [B, N, D] to [B, T, C]; T as `lengths.samples_of`."""
+    """Maps latents [B, N, D] to audio [B, T, C]; `lengths.samples_of` gives T."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs | None):
         widths, snake, bias = config.widths, config.use_snake, config.bias

@@ -1,4 +1,4 @@
-"""How the transformer knows where a latent stands: rotary, sinusoidal and learned embeddings."""
+"""The position embeddings of the transformer: rotary, sinusoidal and learned."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,13 +11,13 @@ from earvae_jax.model.layers import Buffer, uniform_param
 
 
 class RotaryEmbedding(nnx.Module):
-    """Turns pairs of the leading dimensions of each head by an angle that grows with the position."""
+    """Rotates pairs of the leading dimensions of each head by an angle that grows with the position."""
 
     def __init__(self, dims: int):
         self.inv_freq = Buffer(constant(_frequencies(dims // 2)))
 
     def angles(self, length: int, *, start: int | Int[Array, ""] = 0) -> Float[Array, "N R"]:
-        """Position times frequency for positions from `start` on, the list of frequencies twice."""
+        """Position times frequency, for positions from `start` on, with the list of frequencies twice."""
         position = (start + jnp.arange(length)).astype(jnp.float32)
         angles = position[:, None] * self.inv_freq[...]
         return jnp.concatenate([angles, angles], axis=-1)
@@ -71,5 +71,5 @@ class _Table(nnx.Module):
 
 
 def _frequencies(count: int) -> Float[np.ndarray, " F"]:
-    """10000^(−i/count). XLA's float32 power is off by several roundings, and positions multiply that."""
+    """10000^(−i/count). XLA's float32 power is off by several roundings, which positions multiply."""
     return np.float32(10_000) ** -(np.arange(count, dtype=np.float32) / np.float32(count))

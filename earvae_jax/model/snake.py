@@ -1,12 +1,12 @@
-"""The snake activation, and a fast and close sin²."""
+"""The snake activation, and a fast and accurate sin²."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-# sin²(r) = r² + r⁴·Q(r²) on |r| ≤ π/4 (Q by Chebyshev interpolation in float64), and π/2 in three parts of
-# which the first two have few enough bits for n·part to be exact in float32 up to n ≈ 2¹³.
+# sin²(r) = r² + r⁴·Q(r²) on |r| ≤ π/4 (Q by Chebyshev interpolation in float64), and π/2 in three parts. The
+# first two have so few bits that n·part is exact in float32 up to n ≈ 2¹³.
 _SIN_SQUARED = np.polynomial.chebyshev.Chebyshev.interpolate(
     lambda u: (np.square(np.sin(np.sqrt(u))) / u - 1) / u, 4, domain=[1e-5, (np.pi / 4) ** 2]
 ).convert(kind=np.polynomial.Polynomial)
@@ -19,11 +19,12 @@ _SLOPE = np.polynomial.Polynomial([0, 1, *_SIN_SQUARED.coef]).deriv()
 
 @jax.custom_jvp
 def sin_squared(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
-    """sin²(x) in float32, closer than the square of a float32 sine for |x| ≤ 10⁴; value and derivative.
+    """sin²(x) in float32; for |x| ≤ 10⁴ value and derivative are closer than with a float32 sine.
 
-    The multiple of π/2 nearest to x is taken off (Cody-Waite), the rest lies in [−π/4, π/4]; an odd multiple
-    gives the cosine's square, 1 − sin². On a CPU this costs a quarter of XLA's sine. The derivative, sin(2x),
-    has its own polynomial, so that a backward pass keeps one array of each activation and not one a step.
+    The nearest multiple of π/2 is subtracted from x (Cody-Waite), which leaves a rest in [−π/4, π/4]. For an
+    odd multiple the result is the cosine's square, 1 − sin². On a CPU this costs a quarter of XLA's sine.
+    The derivative, sin(2x), has its own polynomial, so that the backward pass keeps one array for each
+    activation and not one for each step of the computation.
     """
     if x.dtype == jnp.float64:
         return jnp.square(jnp.sin(x))
@@ -44,7 +45,7 @@ def _sin_squared_jvp(primals, tangents):
 
 
 def _reduced(x: Float[Array, "*S"]) -> tuple[Float[Array, "*S"], Bool[Array, "*S"]]:
-    """What is left of x beside the nearest multiple of π/2, and whether that multiple is odd."""
+    """x less the nearest multiple of π/2, and whether that multiple is odd."""
     x = x.astype(jnp.float32)
     quarters = jnp.round(x * np.float32(2 / np.pi))
     for part in _HALF_PI_PARTS:

@@ -42,7 +42,7 @@ class SelfAttention(nnx.Module):
         return query, key, value
 
     def output(self, attended: Float[Array, "B N H E"]) -> Float[Array, "B N D"]:
-        """The heads side by side, through the output layer."""
+        """Joins the heads and applies the output layer."""
         return self.to_out(attended.reshape(*attended.shape[:2], -1))
 
 
@@ -56,7 +56,7 @@ class TransformerBlock(nnx.Module):
         self.ff_norm = Identity() if config.remove_norms else LayerNorm(dim, norm)
         self.ff = FeedForward(dim, config.ff_kwargs, rngs=rngs)
         self.conformer = Conformer(dim, norm, rngs=rngs) if config.conformer else None
-        self.rowwise_ff = not config.ff_kwargs.use_conv  # its rows do not see each other
+        self.rowwise_ff = not config.ff_kwargs.use_conv  # it computes each row by itself
 
     def __call__(
         self,
@@ -76,10 +76,10 @@ class TransformerBlock(nnx.Module):
     def in_blocks(
         self, x: Float[Array, "K B M D"], rotary: RotaryEmbedding | None, length: Int[Array, " B"]
     ) -> Float[Array, "K B M D"]:
-        """The same on a sequence cut by `attention.blocks`.
+        """Computes the same on a sequence cut by `attention.blocks`.
 
-        Beside input and output all exists for a block at a time. Keys and values are computed again for each
-        block of queries: a few per cent more work than keeping them, and two arrays of the sequence less.
+        Except for input and output, arrays exist for one block at a time. Keys and values are computed again
+        for each block of queries: a few per cent more work, but two arrays of the sequence less in memory.
         """
         size = x.shape[2]
         rowwise = self.conformer is None and self.rowwise_ff
@@ -114,10 +114,10 @@ class TransformerBlock(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """Blocks without a mask: every latent of a file attends to all of them. Length: N.
+    """Blocks without a mask: every latent of a file attends to all latents of the file. Length: N.
 
-    Where the array is longer than the file, `length` says how many latents of each item exist; the others
-    change nothing, NaN included, and come out undefined. Memory is linear in N.
+    If the array is longer than the file, `length` says how many latents of each item exist. The others, NaN
+    included, change nothing, and their outputs are undefined. Memory is linear in N.
     """
 
     def __init__(self, dim: int, config: TransformerConfig, *, rngs: nnx.Rngs | None):

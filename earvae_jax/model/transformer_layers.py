@@ -1,4 +1,4 @@
-"""The layers of the transformer that treat latents apart, or a few neighbours together."""
+"""The layers of the transformer that see one latent at a time, or a few neighbours."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ _CONFORMER_WIDTH = 17
 class LayerNorm(nnx.Module):
     """(x − mean)/√(var + eps) · gamma + beta over the last axis.
 
-    beta is applied even where it is not trained: the published files hold it as a constant.
+    beta is applied even if it is not trained: the published files hold it as a constant.
     """
 
     def __init__(self, dim: int, config: NormConfig = NormConfig(), *, epsilon: float = 1e-5):  # noqa: B008
@@ -63,7 +63,7 @@ class Linear(nnx.Module):
 
 
 class SequenceConv(nnx.Module):
-    """A plain convolution over the latents, `groups` channels apart; odd width, length N."""
+    """A convolution over the latents without weight norm, of odd width. Length: N."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class SequenceConv(nnx.Module):
 
 
 class GatedLinear(nnx.Module):
-    """a · silu(b), with a ‖ b one linear layer of x."""
+    """a · silu(b), where one linear layer maps x to a ‖ b."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs | None):
         self.proj = Linear(inputs, 2 * outputs, rngs=rngs)
@@ -116,7 +116,7 @@ class GatedLinear(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """A gated or plain inner layer and the layer back; the second starts at zero. Length: N."""
+    """A gated or plain inner layer, and an output layer that starts at zero. Length: N."""
 
     def __init__(self, dim: int, config: FeedForwardConfig, *, rngs: nnx.Rngs | None):
         self.glu = config.glu
@@ -125,7 +125,7 @@ class FeedForward(nnx.Module):
         if config.glu:
             first = GatedLinear(dim, inner, rngs=rngs)
         elif config.use_conv:
-            # The published list has the layer at index 1 of a list of its own.
+            # The published code has the layer at index 1 of a list of its own.
             first = nnx.List(
                 [Identity(), SequenceConv(dim, inner, config.conv_kernel_size, bias=bias, rngs=rngs)]
             )

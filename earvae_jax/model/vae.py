@@ -17,8 +17,8 @@ from earvae_jax.model.transformer import Transformer
 class EarVAE(nnx.Module):
     """The autoencoder of arXiv 2509.14912: encoder, bottleneck, transformer and decoder.
 
-    `encode` and `decode` are the published whole-file computation; `earvae_jax.infer.Codec` gives the same
-    answer for files of any length. Without `rngs` the arrays have shapes but no values: `parameters.build`
+    `encode` and `decode` compute a whole file at once, as published; `earvae_jax.infer.Codec` gives the same
+    result for files of any length. Without `rngs` the arrays have shapes but no values: `parameters.build`
     fills them from a checkpoint.
     """
 
@@ -32,14 +32,14 @@ class EarVAE(nnx.Module):
         self.decoder = Decoder(config.decoder, rngs=rngs)
 
     def encode(self, audio: Float[Array, "B T C"]) -> Posterior:
-        """Audio at the model's rate to latents [B, N, D], N = ⌊T / downsampling_ratio⌋ for even strides.
+        """Encodes audio at the model's rate to [B, N, D]; N = ⌊T / downsampling_ratio⌋ for even strides.
 
-        What does not fill a latent at the end is lost, as in the published code. Audio is of floats, full
-        scale 1: float16 and bfloat16 are computed in that type and give latents of it, float64 becomes
-        JAX's default.
+        Samples at the end that do not fill a latent are lost, as in the published code. Audio is floats with
+        full scale 1: float16 and bfloat16 are computed in that type and give latents of that type; float64
+        becomes JAX's default.
 
         Raises:
-          UserError: other numbers, another shape, or less audio than one latent takes.
+          UserError: the audio is not floats, has another shape, or is shorter than one latent.
         """
         audio = _floats(audio, "audio")
         channels = self.config.io_channels
@@ -58,10 +58,10 @@ class EarVAE(nnx.Module):
         return Posterior.from_encoder(self.encoder(audio))
 
     def decode(self, latents: Float[Array, "B N D"]) -> Float[Array, "B T C"]:
-        """Latents to audio; T = N · downsampling_ratio for even strides.
+        """Decodes latents to audio; T = N · downsampling_ratio for even strides.
 
         Raises:
-          UserError: latents of other numbers than floats, or of another shape.
+          UserError: the latents are not floats, or have another shape.
         """
         latents = _floats(latents, "latents")
         dim = self.config.latent_dim

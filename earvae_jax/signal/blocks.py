@@ -1,4 +1,4 @@
-"""A long signal in overlapping blocks of one shape, so that one compiled program measures any length."""
+"""Cuts a long signal into overlapping blocks of one shape, so that one program measures any length."""
 
 import math
 from collections.abc import Iterator
@@ -12,8 +12,9 @@ def overlapping_blocks(
 ) -> Iterator[tuple[Float[np.ndarray, "B L C"], np.ndarray]]:
     """Batches of blocks `signal[i · step − before : (i + 1) · step + after]`, zeros outside the signal.
 
-    Yields `(blocks, remaining)`: `L = before + step + after`, and per block the samples from its position
-    `i · step` to the end of the signal; blocks that fill up the last batch have a negative number.
+    Yields `(blocks, remaining)`, with `L = before + step + after`. `remaining` counts the samples from each
+    block's position `i · step` to the end of the signal; it is negative for blocks that only fill the last
+    batch.
     """
     samples = len(signal)
     starts = np.arange(math.ceil(math.ceil(samples / step) / batch) * batch) * step

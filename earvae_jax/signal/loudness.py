@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from earvae_jax.signal.blocks import overlapping_blocks
 from earvae_jax.signal.weighting import bs1770_impulse_response, fir_filter
 
-_SEGMENT_SECONDS = 0.1  # everything is a mean over whole segments: windows of 0.4 s and 3 s, moved by 0.1 s
+_SEGMENT_SECONDS = 0.1  # windows of 0.4 s and 3 s, moved by 0.1 s, are means over whole segments
 _SEGMENTS_PER_BLOCK = 16
 _BLOCKS_PER_CALL = 4
 _ABSOLUTE_GATE = -70.0  # LUFS
@@ -22,7 +22,7 @@ _PEAK_TAPS = 48
 
 @dataclasses.dataclass(frozen=True)
 class Loudness:
-    """What a loudness meter shows; None where the recording is too short or too quiet to have it."""
+    """What a loudness meter shows; None if the recording is too short or too quiet for a value."""
 
     integrated: float | None  # LUFS
     range: float | None  # LU
@@ -115,7 +115,7 @@ def _lufs(power: np.ndarray | float) -> np.ndarray:
 
 
 def _gated(powers: np.ndarray, relative: float) -> np.ndarray:
-    """Windows above the absolute gate and above the relative one, `relative` LU under the mean of those."""
+    """The windows above the absolute gate, and of those the ones above their mean plus `relative` LU."""
     powers = powers[_lufs(powers) >= _ABSOLUTE_GATE]
     return powers[_lufs(powers) >= _lufs(powers.mean()) + relative] if len(powers) else powers
 

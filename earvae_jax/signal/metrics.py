@@ -30,10 +30,10 @@ def evaluate_pair(
     (dBTP), the original's `original_lufs`, `original_lra`, `original_true_peak`, and their differences,
     reconstruction minus original: `lufs_difference`, `lra_difference`, `true_peak_difference`.
 
-    The published numbers are for 44.1 kHz; other rates are measured as they are. Undefined are: SI-SDR and
-    coherence where one side is silent, distances from silence, spectral metrics below 2049 samples,
-    loudness below 0.4 s, loudness range below 3 s, `ccpc` of mono, and what overflows. Silent channels are
-    left out of means over channels.
+    The published numbers are for 44.1 kHz; other rates are measured as they are. These are undefined: SI-SDR
+    and coherence if one side is silent, distances from silence, spectral metrics below 2049 samples,
+    loudness below 0.4 s, loudness range below 3 s, `ccpc` of mono, and values that overflow. Means over
+    channels leave silent channels out.
 
     Raises:
         ValueError: shapes differ, no samples, more than two channels, or samples that are not finite.
@@ -44,7 +44,7 @@ def evaluate_pair(
 def measure_pair(
     original: Float[np.ndarray, "T C"], reconstruction: Float[np.ndarray, "T C"], sample_rate: int
 ) -> PairMetrics:
-    """As `evaluate_pair`, with the curves."""
+    """Like `evaluate_pair`, and also returns the curves."""
     original, reconstruction = np.asarray(original), np.asarray(reconstruction)
     if original.shape != reconstruction.shape:
         raise ValueError(
@@ -67,7 +67,7 @@ def measure_pair(
         new, old = getattr(after, field), getattr(before, field)
         values[name], values[f"original_{name}"] = new, old
         values[f"{name}_difference"] = None if new is None or old is None else new - old
-    # Samples far above full scale overflow some: one that is no number says as little as an undefined one.
+    # Samples far above full scale overflow some metrics: infinity and NaN say as little as "undefined".
     finite = {
         name: value if value is not None and math.isfinite(value) else None for name, value in values.items()
     }
@@ -77,8 +77,8 @@ def measure_pair(
 def si_sdr(original: Float[np.ndarray, "T C"], reconstruction: Float[np.ndarray, "T C"]) -> float | None:
     """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2018), the mean over channels.
 
-    Means removed, as auraloss does. Channels in which one side is constant have none; None if all are.
-    Computed on the host in float64: it is two passes over the samples, and any length is exact.
+    Means are removed, as in auraloss. A channel in which one side is constant has no ratio; None if none has.
+    It is computed on the host in float64, in two passes over the samples: any length is exact.
     """
     ratios = []
     for target, estimate in zip(

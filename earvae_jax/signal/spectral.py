@@ -32,15 +32,15 @@ def hann_window(length: int) -> np.ndarray:
 
 
 def frame_count(samples: int, n_fft: int, hop_length: int, *, center: bool) -> int:
-    """Frames an STFT of `samples` samples has: `⌊(T + (n_fft if center else 0) − n_fft) / hop⌋ + 1`."""
+    """Frames of an STFT of `samples` samples: `⌊(T + (n_fft if center else 0) − n_fft) / hop⌋ + 1`."""
     return (samples + (n_fft // 2 * 2 if center else 0) - n_fft) // hop_length + 1
 
 
 def frame(signal: Float[Array, "... T"], frame_length: int, hop_length: int) -> Float[Array, "... K L"]:
-    """Overlapping frames of the last axis: `K = ⌊(T − L) / hop⌋ + 1`; what follows the last one is left out.
+    """Overlapping frames of the last axis: `K = ⌊(T − L) / hop⌋ + 1`; samples after the last are left out.
 
-    Works for any hop. Built from shifted views of a `[blocks, hop]` reshape, whose transpose is a plain
-    sum; a gather would become a scatter in the gradient, ten times slower on the CPU.
+    Any hop works. The frames are shifted views of a `[blocks, hop]` reshape, whose transpose is a plain sum;
+    a gather would become a scatter in the gradient, ten times slower on the CPU.
     """
     frames = frame_count(signal.shape[-1], frame_length, hop_length, center=False)
     if frames < 1:
@@ -95,7 +95,7 @@ def _padded_window(n_fft: int, window_length: int) -> np.ndarray:
 
 
 def power(spectrum: Complex[Array, "..."]) -> Float[Array, "..."]:
-    """`|X|²`, with the gradient 0 at zero bins that the square root of a modulus does not have."""
+    """`|X|²`, with gradient 0 at zero bins, where the square root in a modulus has none."""
     return spectrum.real**2 + spectrum.imag**2
 
 

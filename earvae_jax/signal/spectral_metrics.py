@@ -1,7 +1,7 @@
 """Spectral distances and phase coherence of two recordings, accumulated block by block.
 
-Three programs are compiled for all lengths, and memory stays that of a few blocks. The sums over blocks are
-those over the whole file: frames fall where a whole-file STFT has them, the ends reflected.
+Three compiled programs serve all lengths, and memory stays that of a few blocks. The sums over blocks equal
+those over the whole file: frames lie where a whole-file STFT with reflected ends has them.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ N_MELS = 64
 CURVE_SIZE = 4096  # resolution of coherence over frequency
 _REACH = max(STFT_SIZES) // 2
 _STEP = 1 << 16  # samples a block advances; a multiple of every hop
-_SHORT_STEP = 1 << 14  # of a crop, which would be zeros for the most part
-_BLOCKS_PER_CALL = 4  # of audio longer than a block
+_SHORT_STEP = 1 << 14  # for a crop, which would fill little of a long block
+_BLOCKS_PER_CALL = 4  # for audio longer than a block
 _WEIGHT_THRESHOLD = 1e-6  # products of magnitudes below it have no phase
-_LEAST_WEIGHT = 1e-8  # what the published coherence floors its denominators with
-_MEL_FLOOR = 1e-12  # only reached by a filter too narrow for any bin, which then counts as equal
+_LEAST_WEIGHT = 1e-8  # the floor of the denominators in the published coherence
+_MEL_FLOOR = 1e-12  # only a filter too narrow for any bin reaches it, and then counts as equal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SpectralMetrics:
       stft_distance, mel_distance: auraloss' A-weighted multi-resolution distances.
       icpc: intra-channel phase coherence, the mean over channels that are not silent.
       ccpc: cross-channel phase coherence; None for mono and where a channel is silent.
-      frequencies: `[F]` in Hz, of the curves.
+      frequencies: the frequencies of the curves, `[F]` in Hz.
       icpc_curve, ccpc_curve: coherence over time at each frequency, `[F]`, NaN where nothing sounds;
         `ccpc_curve` is None for mono and where a channel of the original is silent.
     """
@@ -77,7 +77,7 @@ def measure_spectra(
         )
         totals = jax.tree.map(np.add, totals, sums) if totals else sums
     silent = not original.any()
-    # Cross-channel phase of the original needs both channels; the weights are the reconstruction's alone.
+    # The original's cross-channel phase needs both channels; the weights come from the reconstruction alone.
     crossed = channels == 2 and original.any(axis=0).all()
     return SpectralMetrics(
         None if silent else _distance(totals, "stft", STFT_SIZES),
@@ -92,7 +92,7 @@ def measure_spectra(
 
 @functools.partial(jax.jit, static_argnames=("channels", "sample_rate"))
 def _block_sums(blocks: Float[Array, "B L S"], last: Array, channels: int, sample_rate: int) -> dict:
-    """Sums over the frames that stand at or before sample `last` of their block.
+    """Sums over the frames that are centred at or before sample `last` of their block.
 
     Signals are original, reconstruction, and both A-weighted, each with its channels.
     """
@@ -120,8 +120,8 @@ def _block_sums(blocks: Float[Array, "B L S"], last: Array, channels: int, sampl
 def _distance_sums(prediction: Array, target: Array, exists: Array) -> Float[Array, "4"]:
     """Σ (Y − X)², Σ Y², Σ |ln X − ln Y| and the number of bins, as auraloss' distance takes them."""
     terms = (jnp.square(target - prediction), jnp.square(target), jnp.abs(jnp.log(prediction / target)))
-    # Not a sum of ones like the others: a sum over broadcast numbers is a race in the CPU's reductions of
-    # jaxlib 0.10.2 and 0.11 (github.com/tensorflow/tensorflow/issues/126812).
+    # This is not a sum of ones like the others: in jaxlib 0.10.2 and 0.11 the CPU's reductions have a race in
+    # sums over broadcast numbers (github.com/tensorflow/tensorflow/issues/126812).
     count = jnp.sum(exists) * (target.size // exists.size)
     return jnp.stack([*(jnp.sum(jnp.where(exists, term, 0)) for term in terms), count])
 
@@ -138,7 +138,7 @@ def _coherence_sums(prediction: Array, target: Array, exists: Array, n_fft: int)
     """Per channel: Σ_frames |Σ_bins w e^(jΔφ)| and Σ_frames Σ_bins w.
 
     The published measure is |Σ_f w e^(jΔφ)| / Σ_f w of each frame, averaged with the frame's Σ_f w as its
-    weight, in which that weight cancels. For the curve, the sums over frames of each bin.
+    weight, in which that weight cancels. The curve takes the sums over frames for each bin.
     """
     sums: dict[str, Any] = {}
     products = {"icpc": prediction * target.conj()}

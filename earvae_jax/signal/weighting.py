@@ -96,10 +96,10 @@ def _fit_analog(
 def least_squares_fir(magnitude: np.ndarray, taps: int) -> np.ndarray:
     """Linear-phase FIR with the least squared deviation from a sampled magnitude, float64 `[taps]`.
 
-    `magnitude[k]` stands at `k / len(magnitude)` of half the sample rate; an even number of points. The
-    same filter as `scipy.signal.firls` on those points, which takes them in pairs: within a pair the target
-    is the straight line between them, between pairs nothing is asked. Here the integrals over the bands are
-    two transforms, which makes 2049 taps a matter of milliseconds, not of seconds.
+    `magnitude[k]` is the target at `k / len(magnitude)` of half the sample rate; their number is even. The
+    filter is that of `scipy.signal.firls`, which takes the points in pairs: within a pair the target is the
+    straight line between the points, between pairs there is no target. Here two transforms compute the
+    integrals over the bands, so that 2049 taps take milliseconds, not seconds.
     """
     if len(magnitude) % 2 or taps % 2 == 0:
         raise ValueError(f"needs an even number of points and odd taps, got {len(magnitude)} and {taps}")
@@ -131,8 +131,8 @@ def _cosine_sum(weights: np.ndarray, count: int) -> np.ndarray:
 def bs1770_sections(sample_rate: int) -> np.ndarray:
     """The two biquads of ITU-R BS.1770-5 at any rate, float64 `[2, 6]` as `scipy.signal.sosfilt` takes them.
 
-    The standard tabulates 48 kHz only; the parameters behind its table (as libebur128 and ffmpeg use them)
-    give it back to 1e-12 and carry over to any other rate.
+    The standard tabulates 48 kHz only. The parameters behind its table (as libebur128 and ffmpeg use them)
+    reproduce it to 1e-12 and hold at any other rate.
     """
     ramp = math.tan(math.pi * 1681.974450955533 / sample_rate)
     quality, gain = 0.7071752369554196, 10 ** (3.999843853973347 / 20)

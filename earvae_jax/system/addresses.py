@@ -1,4 +1,4 @@
-"""Addresses like `hf://OWNER/REPO/FILE` and `https://…`, which are no paths."""
+"""Addresses like `hf://OWNER/REPO/FILE` and `https://…`, which are not paths."""
 
 import os
 import re
@@ -7,7 +7,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # two letters at least: C
 
 
 def address(source: str | os.PathLike[str]) -> str | None:
-    """The address that `source` is, both slashes restored where a `Path` lost one; None for a path."""
+    """`source` as an address, with the slash that a `Path` loses; None if it is a path."""
     text = os.fspath(source)
     found = _SCHEME.match(text)
     if found is None:

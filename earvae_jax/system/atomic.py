@@ -1,4 +1,4 @@
-"""Writing files and folders so that nothing half-written ever stands under a final name."""
+"""Writes files and folders so that nothing half-written ever has a final name."""
 
 import contextlib
 import functools
@@ -16,10 +16,10 @@ _USUAL_LONGEST = 255  # bytes of a name, where the system does not say
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`, renamed to it when the block ends well and removed when not.
+    """Yields a temporary path beside `path`; it is renamed to `path` if the block succeeds, else removed.
 
-    Parent folders are made. What a killed process left behind for the same name is removed; a process still
-    running, here or on another host, keeps its own temporary. `path` may have as long a name as allowed.
+    Parent folders are made. Temporary files that a killed process left for the same name are removed; those
+    of a process that still runs, or of another host, are kept. `path` may have the longest name allowed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _prefix(path: Path) -> str:
-    """The beginning of the names of this host's temporaries for a name, which are no longer than allowed."""
+    """How the names of this host's temporary files for `path` begin; they are no longer than allowed."""
     rest = f".{socket.gethostname()}-"
     room = _longest(path.parent) - len(rest.encode()) - len(f".{2**22}{_OLD}")
     name = os.fsencode(path.name)
@@ -85,9 +85,9 @@ def _remove_abandoned(path: Path) -> None:
 
 @functools.lru_cache(maxsize=1024)
 def _left_behind(folder: Path) -> list[str]:
-    """Temporaries that lay in a folder when this process first wrote there.
+    """The temporary files that were in a folder when this process first wrote there.
 
-    A folder can hold a hundred thousand outputs: looking through it for each of them would take hours.
+    A folder can hold a hundred thousand outputs: listing it for each of them would take hours.
     """
     return [
         entry.name

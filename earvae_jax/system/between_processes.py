@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other, and arrays that all of them hold."""
+"""Values that the processes of a run exchange, and arrays that they share."""
 
 import contextlib
 import json
@@ -14,19 +14,19 @@ from earvae_jax.errors import UserError
 
 
 def replicate(array: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """An array of this process, the same in all of them, as one that they share."""
+    """Makes a shared array of an array that is the same in all processes."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array)[index])
 
 
 def local(array: jax.Array) -> jax.Array:
-    """What this process holds of a replicated array."""
+    """The copy of a replicated array that this process holds."""
     return array.addressable_data(0)
 
 
 def any_process(answer: bool) -> bool:
-    """Whether the answer is yes in any process: the same answer in all of them.
+    """Whether `answer` is true in any process; all processes get the same result.
 
-    Waits for the step in flight, and costs the device some milliseconds of idleness.
+    This waits for the step in flight, so the device is idle for some milliseconds.
     """
     if jax.process_count() == 1:
         return answer
@@ -34,7 +34,7 @@ def any_process(answer: bool) -> bool:
 
 
 def gather(value: Any) -> list[Any]:
-    """The values (JSON) of all processes, in their order."""
+    """The values of all processes, in the order of the processes; a value is what JSON can hold."""
     if jax.process_count() == 1:
         return [value]
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -47,10 +47,10 @@ def gather(value: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def failing_together() -> Iterator[None]:
-    """For what may fail in one process alone: the others fail with it instead of waiting for it.
+    """Wraps work that may fail in one process alone: the others then fail too instead of waiting for it.
 
     Raises:
-      UserError: in every process, if any raised one inside.
+      UserError: in every process, if any process raised one inside.
     """
     error = None
     try:

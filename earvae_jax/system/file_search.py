@@ -1,5 +1,5 @@
-# ruff: noqa: PTH110, PTH112, PTH113 - pathlib's questions raise errors about what may not be looked at
-"""Expanding the files and folders of a command line."""
+# ruff: noqa: PTH110, PTH112, PTH113 - pathlib's tests raise errors where there is no permission to look
+"""Expands the files and folders of a command line."""
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,7 +12,7 @@ from earvae_jax.errors import UserError
 from earvae_jax.system.addresses import address
 
 STANDARD_INPUT = ("-", "/dev/stdin")
-_ITS_NAME = Path("stdin")  # of the output for it
+_ITS_NAME = Path("stdin")  # names the output for standard input
 
 
 def find_files(
@@ -25,14 +25,14 @@ def find_files(
 ) -> list[tuple[Path, Path]]:
     """Expands files and folders to (file, its name relative to the input it came from), in a fixed order.
 
-    Folders are walked to the bottom, linked ones too, each of them once; what has none of the extensions
-    there, or is not `wanted`, is passed over, and so are hidden files. A file named directly is always taken,
-    and nothing is taken twice. Folders that may not be looked into and broken links stand in the result, so
-    that whoever reads them says what is wrong. An `output_dir` inside a folder is passed over there: what an
-    earlier run wrote is no input of the next. `-` and /dev/stdin are named `stdin`.
+    Folders are walked to the bottom, linked folders too, each of them once. In a folder, hidden files and
+    files that are not `wanted` or have none of the extensions are skipped. A file named directly is always
+    taken, and nothing is taken twice. The result includes broken links and folders without permission, so
+    that whoever reads them says what is wrong. An `output_dir` inside a folder is skipped: what an earlier
+    run wrote is not an input of the next. `-` and /dev/stdin are named `stdin`.
 
     Raises:
-      UserError: an input that does not exist, or inputs that hold nothing of `what` at all.
+      UserError: an input does not exist, or the inputs hold no `what` at all.
     """
     own = None if output_dir is None else output_dir.resolve()
     found: dict[Path, tuple[Path, Path]] = {}
@@ -53,7 +53,7 @@ def find_files(
 
 
 class _Walk:
-    """Walks a folder and remembers where it was, as links can lead in circles."""
+    """Walks a folder and remembers the folders it has seen, as links can lead in circles."""
 
     def __init__(self, extensions: Collection[str], wanted: Callable[[Path], bool], passed_over: Path | None):
         self._extensions, self._wanted, self._passed_over = extensions, wanted, passed_over
@@ -69,7 +69,7 @@ class _Walk:
             return
         first = self._seen.setdefault((status.st_dev, status.st_ino), folder)
         if first != folder:
-            logging.info("%s: is the folder %s; its files are taken once", shown(folder), shown(first))
+            logging.info("%s: the same folder as %s; its files are taken once", shown(folder), shown(first))
             return
         links = [entry for entry in entries if entry.is_symlink()]
         for entry in [*(entry for entry in entries if not entry.is_symlink()), *links]:
@@ -87,7 +87,7 @@ class _Walk:
 
 
 def _identity(path: Path) -> Path:
-    """The same for two ways to one name; a link is another file than what it points to."""
+    """The same for two paths to one name; a link counts as another file than its target."""
     try:
         return path.parent.resolve() / path.name
     except (OSError, RuntimeError):  # a circle of links

@@ -11,21 +11,22 @@ _LARGE = 1 << 20  # bytes
 
 
 def use_one_heap() -> None:
-    """Keeps glibc from opening a heap for every thread; to be called before JAX starts its own.
+    """Keeps glibc from opening a heap for every thread; call it before JAX starts its threads.
 
-    What one thread freed then serves the others too: with the tiny model ten minutes of audio take 550 MB
-    instead of 730. `MALLOC_ARENA_MAX` and `GLIBC_TUNABLES` have precedence; other C libraries are left alone.
+    Memory that one thread frees then serves the others too: with the tiny model ten minutes of audio take
+    550 MB instead of 730. `MALLOC_ARENA_MAX` and `GLIBC_TUNABLES` have precedence; other C libraries are
+    left alone.
     """
     if not _environment_chooses("MALLOC_ARENA_MAX", "arena_max"):
         _set(_M_ARENA_MAX, 1)
 
 
 def keep_large_arrays_outside() -> None:
-    """Gives arrays of a megabyte and more pages of their own, which go back to the system with them.
+    """Gives arrays of a megabyte or more their own pages, which the system gets back when they are freed.
 
-    Otherwise glibc learns to take arrays up to 32 MB from the heap, and holes stay between the small things
-    that outlive them: the tiny model took 528 MB for two minutes and 656 for an hour, with this 494 and 557.
-    Encoding and decoding with the full-size model take the same time within 4 %.
+    Otherwise glibc learns to take arrays up to 32 MB from the heap, and small allocations that outlive them
+    leave holes. The tiny model took 528 MB for two minutes of audio and 656 for an hour; with this call, 494
+    and 557. Encoding and decoding with the full-size model take the same time within 4 %.
     `MALLOC_MMAP_THRESHOLD_` and `GLIBC_TUNABLES` have precedence; other C libraries are left alone.
     """
     if not _environment_chooses("MALLOC_MMAP_THRESHOLD_", "mmap_threshold"):

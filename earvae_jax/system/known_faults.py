@@ -1,4 +1,4 @@
-"""Releases of jaxlib that this package does not admit, and what its commands do where one stands anyway."""
+"""Releases of jaxlib that this package excludes, and what its commands do if one is installed anyway."""
 
 import os
 
@@ -11,9 +11,9 @@ _FLAG = "--xla_cpu_multi_thread_eigen"
 
 
 def keep_transforms_from_hanging() -> None:
-    """Runs each Fourier transform of this process on one thread where the jaxlib is one that can hang.
+    """Runs each Fourier transform of this process on one thread, if the installed jaxlib can hang.
 
-    Has to come before JAX computes anything. A choice that `XLA_FLAGS` holds already is left as it is.
+    Call it before JAX computes anything. A choice that `XLA_FLAGS` already holds stays as it is.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if jaxlib.__version__ not in HANGING_JAXLIB or _FLAG in flags:

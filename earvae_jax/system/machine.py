@@ -1,4 +1,4 @@
-"""The machine that a measurement is made on: its name, and the memory that a call takes."""
+"""Describes the machine of a measurement, and measures the memory that a call takes."""
 
 import ctypes
 import gc
@@ -12,7 +12,7 @@ import jax
 
 
 def describe() -> dict[str, str | int]:
-    """Processor, its cores that this process may use, the devices of JAX, and versions."""
+    """The processor, the number of cores that this process may use, JAX's devices, and versions."""
     devices = jax.local_devices()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
@@ -38,16 +38,16 @@ def physical_memory() -> int:
 
 
 def release_freed_memory() -> None:
-    """Gives back to the system what was freed: what a compiler leaves in the heap is no program's memory."""
+    """Gives freed memory back to the system, so that a compiler's leftovers do not count as a program's."""
     gc.collect()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def memory_used_at_most(function: Callable[[], object]) -> int | None:
-    """Bytes by which the process grows while `function` runs, at most; None where that is not told."""
+    """The largest growth of the process in bytes while `function` runs; None if the system does not tell."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     except OSError:
         return None
     before = _status("VmRSS")

@@ -1,4 +1,4 @@
-"""Several processes on one job: joining them, and which of them this one is."""
+"""Joins the processes of one job, and says which of them this one is."""
 
 import argparse
 import atexit
@@ -11,32 +11,33 @@ from typing import Any
 
 from earvae_jax.errors import UserError
 
-# What clusters set for a job of several tasks, as `jax.distributed` finds them by itself.
+# Variables that clusters set for a job of several tasks; `jax.distributed` finds such tasks by itself.
 _TASK_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-# A script of sbatch sees the count, but is one process; srun starts as many and sets this.
+# An sbatch script sees the count but is one process; srun starts so many processes and sets this.
 _SLURM_STEP = "SLURM_STEP_NODELIST"
 _TPU_WORKERS = "TPU_WORKER_HOSTNAMES"
-# A process that has finished waits for the slowest; files differ by hours.
+# A process that has finished waits this long for the slowest; files differ by hours.
 _SHUTDOWN_SECONDS = 24 * 3600
-# A process that has failed leaves the others, which may be waiting for it, after as long.
+# A process that has failed waits this long for the others, which may be waiting for it, and then leaves.
 _FAILURE_SECONDS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that tell several processes of each other."""
-    group = parser.add_argument_group("several processes (found by themselves on SLURM and TPU pods)")
+    """Declares the flags by which several processes find each other."""
+    group = parser.add_argument_group("several processes (on SLURM and TPU pods they find each other)")
     group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     group.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
     group.add_argument("--process-id", type=int, metavar="I", help="which of them this is, from 0")
 
 
 def join(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Joins the other processes, if there are any; gives this one's index and their number.
+    """Joins the other processes, if there are any; returns this one's index and the number of processes.
 
-    Must come before the first use of a device.
+    Call it before the first use of a device.
 
     Raises:
-      UserError: some but not all of the three flags, or flags that cannot be.
+      UserError: only some of the three flags are given, their values are impossible, or the other processes
+        cannot be reached.
     """
     import jax
 
@@ -58,11 +59,11 @@ def join(arguments: argparse.Namespace) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def leaving_others_at_failure() -> Iterator[None]:
-    """For work in which processes wait for each other's results.
+    """Wraps work in which processes wait for each other's results.
 
-    A process that fails inside must not wait for the others before it ends, as it would by itself: they may
-    wait for its results for ever. Where all fail alike, they still end together. Those who are left see the
-    connection break, or at the latest miss its heartbeat, and end too.
+    By default, a process that fails inside would wait for the others before it ends, and they might wait for
+    its results for ever. Here it leaves them after a few seconds; if all fail alike, they still end together.
+    The others see the connection break, or at the latest miss its heartbeat, and end too.
     """
     import jax
 
@@ -74,7 +75,7 @@ def leaving_others_at_failure() -> Iterator[None]:
             together.start()
             together.join(_FAILURE_SECONDS)
             if together.is_alive():
-                # Of the functions to be called at the end the last one is called first.
+                # At the end, the function that was registered last is called first.
                 atexit.register(_leave, 2 if isinstance(error, UserError) else 1)
         raise
 

@@ -100,7 +100,7 @@ def test_what_cannot_be_had_is_one_clear_line(hub):
     assert found == [
         f"{missing}: owner/repo has no file missing.pyt",
         f"{private}: there is no public repository owner/private",
-        f"{name}: owner/b c is no name of a repository",
+        f"{name}: owner/b c is not the name of a repository",
     ]
     (offline,), requests = hub("hf://owner/repo/weights.pyt", HF_HUB_OFFLINE="1")
     assert "cannot be reached, and the file is not in its cache" in offline and not requests

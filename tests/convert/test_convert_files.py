@@ -260,13 +260,13 @@ def test_a_dict_that_holds_itself_is_read_once(weights, expected):
 @pytest.mark.filterwarnings("ignore:.*quantized tensor")
 def test_tensors_that_no_weights_are_made_of_are_refused(weights, kind):
     path = weights(lambda state: {**state, "encoder.odd": kind(torch.ones(3, 4))})
-    assert "encoder.odd is no plain tensor of real numbers" in refusal(path)
+    assert "encoder.odd is not a plain tensor of real numbers" in refusal(path)
 
 
 def test_a_tensor_of_more_values_than_the_file_holds_is_not_made(weights):
     """A kilobyte that would take 8 TB."""
     path = weights(lambda state: {**state, "encoder.odd": torch.zeros(1).expand(2 * 10**12)})
-    assert "encoder.odd has 2000000000000 values, of which the file holds fewer" in refusal(path)
+    assert "encoder.odd has 2000000000000 values, but the file holds fewer" in refusal(path)
 
 
 def test_compressed_archives_are_refused(weights, tmp_path):

@@ -153,7 +153,7 @@ def test_torch_tensors():
     assert model.encode(torch.from_numpy(audio)[None].requires_grad_()).mean.shape == (1, 50, 4)
     for refused in (torch.ones(9, 2, dtype=torch.bool), torch.ones(9, 2, dtype=torch.complex64)):
         assert "real numbers" in refusal(codec().encode, refused)
-    assert "no array of numbers" in refusal(codec().encode, torch.eye(2).to_sparse())
+    assert "is not an array of numbers" in refusal(codec().encode, torch.eye(2).to_sparse())
 
 
 @pytest.mark.parametrize(
@@ -168,10 +168,10 @@ def test_torch_tensors():
         (np.ones((9, 2), "m8[s]"), "timedelta64"),
         (np.ma.masked_less(noise(9), 0), "filled(0)"),
         (np.full((9, 2), 1e300), "18 NaN or infinite"),
-        (b"abcd", "bytes is no array"),
-        ({"mean": 1}, "dict is no array"),
-        (None, "NoneType is no array"),
-        (iter([]), "list_iterator is no array"),
+        (b"abcd", "bytes is not an array"),
+        ({"mean": 1}, "dict is not an array"),
+        (None, "NoneType is not an array"),
+        (iter([]), "list_iterator is not an array"),
         (3.0, "[samples]"),
     ],
 )
@@ -357,7 +357,7 @@ def test_the_model_takes_floats(model, dtype):
 def test_the_model_refuses_shapes_with_their_remedy(model):
     assert "swapaxes(1, 2)" in refusal(model.encode, noise(64).T[None])
     assert "audio[None]" in refusal(model.encode, noise(64))
-    assert "str is no array" in refusal(model.encode, "song.mp3")
+    assert "str is not an array" in refusal(model.encode, "song.mp3")
 
 
 def test_a_codec_of_a_path_says_what_to_call():

@@ -147,7 +147,7 @@ def test_wrong_types_and_missing_keys_are_named(published, change, named):
         (lambda c: c["encoder"]["config"].update(channels=0), "must be positive"),
         (lambda c: c["transformer"].update(depth=0), "depth is 0"),
         (lambda c: c["transformer"]["config"].update(dim_heads=48), "not a multiple of dim_heads 48"),
-        (lambda c: c["transformer"]["config"].update(dim_heads=16), "rotary_pos_emb turns 32"),
+        (lambda c: c["transformer"]["config"].update(dim_heads=16), "rotary_pos_emb needs 32"),
         (lambda c: c["transformer"]["config"].update(attn_kwargs={"qk_norm": "rms"}), "qk_norm is 'rms'"),
         (lambda c: c["transformer"]["config"].update(ff_kwargs={"mult": 0}), "mult is 0"),
         (
