@@ -272,16 +272,10 @@ def _parser() -> argparse.ArgumentParser:
         help="how much of that music; default: 60",
     )
     parser.add_argument(
-        "--reconstructions",
-        type=Path,
-        metavar="DIR",
-        help="a model's reconstructions, with the same relative names",
+        "--reconstructions", type=Path, metavar="DIR", help="reconstructions under the same relative names"
     )
     parser.add_argument(
-        "--excerpt-seconds",
-        type=_positive,
-        metavar="S",
-        help="measure only the middle of each piece; default: all of it",
+        "--excerpt-seconds", type=_positive, metavar="S", help="middle of each piece; default: all of it"
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="file for all figures")
     return parser
