@@ -5,9 +5,12 @@ run in a test stands in `NOT_RUN` with the reason; its words are checked all the
 """
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import importlib
 import importlib.util
+import io
 import json
 import re
 import sys
@@ -251,8 +254,17 @@ def test_names_in_the_text(name):
     assert flags <= known_flags() | FLAGS_OF_OTHERS, f"{name}: {flags - known_flags()}"
 
 
+@functools.cache
 def known_flags() -> set[str]:
+    """Those of the commands, and of the programs that are run by `python -m`."""
     flags = set()
+    for path in [*(ROOT / "train" / "studies").glob("*.py"), ROOT / "train" / "free_music" / "__main__.py"]:
+        if "run_program(main)" in path.read_text():
+            words = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            told = io.StringIO()
+            with contextlib.redirect_stdout(told), pytest.raises(SystemExit):
+                importlib.import_module(f"earvae_jax.{words}").main(["--help"])
+            flags |= set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", told.getvalue()))
     for module, _ in command._SUBCOMMANDS.values():
         parser = argparse.ArgumentParser()
         importlib.import_module(module).add_arguments(parser)

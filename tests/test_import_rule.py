@@ -143,5 +143,5 @@ def test_a_long_file_says_why():
     for folder in (LIBRARY, *APPLICATIONS):
         for path in (ROOT / folder).rglob("*.py"):
             lines = path.read_text(encoding="utf-8").splitlines()
-            reason = any(line.startswith("# Long because") for line in lines[:20])
+            reason = any("long because" in line for line in lines[:20])
             assert len(lines) <= 300 or reason, f"{path.relative_to(ROOT)} has {len(lines)} lines"

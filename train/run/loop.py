@@ -219,9 +219,12 @@ class _Run:
     def _validate_and_save(self, done: int) -> None:
         reconstructions = self.validator.reconstruct(self.state)
         results = self.validator.measure(reconstructions)
+        gains = self.validator.gains(results)
         if self.first:
             shown = "  ".join(f"{name} {value:.3f}" for name, value in results.items())
             logging.info("step %d  validation  %s", done, shown)
+            better = "  ".join(f"{name} {gain:+.3f}" for name, gain in gains.items())
+            logging.info("step %d  gain over a cosine transform  %s", done, better)
             if SCORE not in results:
                 logging.warning("step %d: reconstructions are constant or not finite: no %s", done, SCORE)
             # Before the checkpoint: a run that is killed in between comes here again with the same model.
@@ -231,6 +234,7 @@ class _Run:
                 logging.warning("%s", error)
         self._save(done, results)
         self.board.scalars(done, "validation", results)
+        self.board.scalars(done, "gain_over_transform", gains)
         self.board.pairs(done, self.validator.audio, reconstructions, self.validator.sample_rate)
 
     def _save(self, done: int, metrics: Mapping[str, float] | None) -> None:

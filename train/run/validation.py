@@ -1,16 +1,21 @@
 """Validation: how well the averaged weights reconstruct audio that was never trained on."""
 
+import functools
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from earvae_jax.signal.block_transforms import block_dct
 from earvae_jax.signal.metrics import evaluate_pair
 from earvae_jax.system.between_processes import local
 from earvae_jax.train.run.step import Trainer, TrainState
 
 SCORE = "si_sdr"  # the best model is the one with the highest
-_METRICS = (SCORE, "stft_distance", "mel_distance", "icpc", "ccpc")
+_DISTANCES = ("stft_distance", "mel_distance")  # the lower, the better
+_METRICS = (SCORE, *_DISTANCES, "icpc", "ccpc")
 
 
 class Validator:
@@ -20,6 +25,10 @@ class Validator:
         self.audio, self.sample_rate = audio, trainer.config.sample_rate
         self._reconstruct = jax.jit(
             lambda generator, constants, audio: trainer.reconstruct(generator, constants, audio, None)[0]
+        )
+        self._latent_dim, self._ratio = (
+            trainer.model_config.latent_dim,
+            trainer.model_config.downsampling_ratio,
         )
 
     def reconstruct(self, state: TrainState) -> Float[np.ndarray, "I T C"]:
@@ -34,6 +43,22 @@ class Validator:
         if not np.isfinite(reconstructions).all():
             return {}
         return mean_metrics(self.audio, reconstructions, self.sample_rate)
+
+    def gains(self, results: Mapping[str, float]) -> dict[str, float]:
+        """What the model gains over a fixed cosine transform of its rate; it is the better one above 0."""
+        transform = self._of_transform
+        signs = {name: -1 if name in _DISTANCES else 1 for name in results if name in transform}
+        return {name: sign * (results[name] - transform[name]) for name, sign in signs.items()}
+
+    @functools.cached_property
+    def _of_transform(self) -> dict[str, float]:
+        """The metrics of a `block_dct` with as many numbers as the model, three quarters of them for mid."""
+        side = self._latent_dim // 4
+        mid = min(self._latent_dim - side, self._ratio)
+        made = np.stack(
+            [block_dct(crop, mid, min(side, self._ratio), block=self._ratio) for crop in self.audio]
+        )
+        return mean_metrics(self.audio, made, self.sample_rate)
 
 
 def mean_metrics(

@@ -109,7 +109,7 @@ def band_errors(
     found = {}
     for place, sign in (("mid", 1), ("side", -1)):
         wanted, made = (x[..., 0] + sign * x[..., 1] for x in (originals, reconstructions))
-        options = {"fs": sample_rate, "nperseg": 2048, "axis": -1}
+        options = {"fs": sample_rate, "nperseg": min(2048, wanted.shape[-1]), "axis": -1}
         frequencies, of_error = signal.welch(made - wanted, **options)
         _, of_signal = signal.welch(wanted, **options)
         for low, high in itertools.pairwise(EDGES):

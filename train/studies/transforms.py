@@ -24,12 +24,7 @@ from earvae_jax.audio.search import find_audio
 from earvae_jax.borders import reason, shown
 from earvae_jax.command import run_program
 from earvae_jax.errors import UserError
-from earvae_jax.signal.metrics import si_sdr
-from earvae_jax.signal.spectral_metrics import measure_spectra
-from earvae_jax.system.atomic import replacing
-from earvae_jax.system.compilation_cache import enable_compilation_cache
-from earvae_jax.system.known_faults import keep_transforms_from_hanging
-from earvae_jax.train.studies.block_transforms import (
+from earvae_jax.signal.block_transforms import (
     MID,
     SIDE,
     best_split,
@@ -39,6 +34,11 @@ from earvae_jax.train.studies.block_transforms import (
     learn_klt,
     side_ratio,
 )
+from earvae_jax.signal.metrics import si_sdr
+from earvae_jax.signal.spectral_metrics import measure_spectra
+from earvae_jax.system.atomic import replacing
+from earvae_jax.system.compilation_cache import enable_compilation_cache
+from earvae_jax.system.known_faults import keep_transforms_from_hanging
 
 RATE = 44_100  # Hz, of the published evaluation
 COLUMNS = {

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 
 from earvae_jax.infer.evaluation.evaluate import means, read_pair
 from earvae_jax.infer.evaluation.pairs import Pair
-from earvae_jax.signal.metrics import evaluate_pair, si_sdr
-from earvae_jax.train.studies import transforms
-from earvae_jax.train.studies.block_transforms import (
+from earvae_jax.signal.block_transforms import (
     BLOCK,
     KEPT,
     best_split,
@@ -22,6 +20,8 @@ from earvae_jax.train.studies.block_transforms import (
     learn_klt,
     side_ratio,
 )
+from earvae_jax.signal.metrics import evaluate_pair, si_sdr
+from earvae_jax.train.studies import transforms
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
