@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from earvae_jax.command import run_program
 from earvae_jax.system import machine
@@ -18,36 +18,46 @@ from earvae_jax.train.formulations.choice import NAMES, plain
 from earvae_jax.train.studies.step_benchmark import jax_step, step_memory, train_configs
 
 _VARIANTS = {"as it is": (), **{f"plain {name}": (name,) for name in NAMES}, "all plain": NAMES}
-_REPEATS = 7
+_KINDS = ("generator", "adversarial")
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Prints a Markdown table."""
+    """Prints a Markdown table, the rows of one step as soon as they are measured."""
     program = "python -m earvae_jax.train.studies.formulation_benchmark"
-    argparse.ArgumentParser(prog=program, description=__doc__).parse_args(words)
-    about = ", ".join(f"{name} {value}" for name, value in machine.describe().items())
-    lines = [about, "", "| model | step | way | s | of what is used | MB |", "|---|---|---|---|---|---|"]
-    for name, config in train_configs().items():
-        for kind in ("generator", "adversarial"):
-            calls = {}
-            for way, names in _variants(kind).items():
-                with plain(*names):
-                    calls[way] = jax_step(config, kind == "adversarial")
-                    calls[way]()
-            times: dict[str, list[float]] = {way: [] for way in calls}
-            for _ in range(_REPEATS):
-                for way, call in calls.items():
-                    started = time.perf_counter()
-                    call()
-                    times[way].append(time.perf_counter() - started)
-            for way, taken in times.items():
-                pairs = zip(taken, times["as it is"], strict=True)
-                ratio = statistics.median(own / used for own, used in pairs)
-                words = [sys.executable, "-m", __spec__.name, name, kind, way]
-                done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
-                cells = [name, kind, way, f"{statistics.median(taken):.3f}", f"{ratio:.2f}", done.stdout]
-                lines.append("| " + " | ".join(cells) + " |")
-    sys.stdout.write("\n".join(lines) + "\n")
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
+    parser.add_argument("--model", nargs="+", default=["demo", "quarter width"], metavar="NAME")
+    parser.add_argument("--step", nargs="+", default=_KINDS, choices=_KINDS)
+    parser.add_argument("--repeats", type=int, default=7, help="turns; default: 7")
+    asked = parser.parse_args(words)
+    sys.stdout.write(", ".join(f"{name} {value}" for name, value in machine.describe().items()) + "\n\n")
+    sys.stdout.write("| model | step | way | s | of what is used | MB |\n|---|---|---|---|---|---|\n")
+    for name in asked.model:
+        for kind in asked.step:
+            for row in _rows(name, kind, asked.repeats):
+                sys.stdout.write("| " + " | ".join(row) + " |\n")
+                sys.stdout.flush()
+
+
+def _rows(name: str, kind: str, repeats: int) -> Iterator[list[str]]:
+    config = train_configs()[name]
+    calls = {}
+    for way, names in _variants(kind).items():
+        with plain(*names):
+            calls[way] = jax_step(config, kind == "adversarial")
+            calls[way]()
+    times: dict[str, list[float]] = {way: [] for way in calls}
+    for _ in range(repeats):
+        for way, call in calls.items():
+            started = time.perf_counter()
+            call()
+            times[way].append(time.perf_counter() - started)
+    calls.clear()  # the memory is measured in processes beside this one
+    for way, taken in times.items():
+        pairs = zip(taken, times["as it is"], strict=True)
+        ratio = statistics.median(own / used for own, used in pairs)
+        words = [sys.executable, "-m", "earvae_jax.train.studies.formulation_benchmark", name, kind, way]
+        megabytes = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
+        yield [name, kind, way, f"{statistics.median(taken):.3f}", f"{ratio:.2f}", megabytes]
 
 
 def _variants(kind: str) -> dict[str, tuple[str, ...]]:
