@@ -37,7 +37,7 @@ ALLOWED = {
     "infer.inputs": "infer.engine infer.latents",
     "infer.evaluation": "",
     "infer.commands": "infer infer.engine infer.evaluation infer.latents",
-    "infer.benchmark": "infer infer.engine",
+    "infer.benchmark": "infer infer.engine infer.formulations",
     "train": "train.config train.run",
     "train.config": "",
     "train.formulations": "",

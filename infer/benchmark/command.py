@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-compile", action="store_true", help="leave out torch.compile, which takes minutes to start"
     )
+    parser.add_argument(
+        "--with-plain", action="store_true", help="also measure the formulation that a CPU does not take"
+    )
     parser.add_argument("--json", metavar="OUT", help="also write the measurements to this file")
 
 
@@ -71,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         repeats=arguments.repeats,
         dtype=arguments.dtype,
         with_compile=not arguments.skip_compile,
+        with_plain=arguments.with_plain,
     )
     sys.stdout.write(result.table())
     if arguments.json:

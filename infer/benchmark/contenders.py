@@ -1,5 +1,6 @@
 """What a benchmark compares: this project's codec, and the same model in PyTorch, eager and compiled."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from jaxtyping import Float
 
 from earvae_jax.errors import require
 from earvae_jax.infer.codec import Codec
+from earvae_jax.infer.formulations.choice import plain
 from earvae_jax.model.vae import EarVAE
 
 
@@ -23,11 +25,17 @@ class Contender:
 
 
 def codec_contender(
-    model: EarVAE, audio: Float[np.ndarray, "T C"], latents: Float[np.ndarray, "N D"], dtype: str
+    model: EarVAE,
+    audio: Float[np.ndarray, "T C"],
+    latents: Float[np.ndarray, "N D"],
+    dtype: str,
+    *,
+    in_plain_form: bool = False,
 ) -> Contender:
     """`Codec`, with its windows and copies."""
     # Speed does not depend on the rate, but the codec wants one.
-    codec = Codec(model, dtype=dtype, sample_rate=model.config.sample_rate or 44_100)
+    with plain() if in_plain_form else contextlib.nullcontext():
+        codec = Codec(model, dtype=dtype, sample_rate=model.config.sample_rate or 44_100)
     stages = {
         "encode": lambda: codec.encode(audio),
         "decode": lambda: codec.decode(latents),
@@ -38,7 +46,7 @@ def codec_contender(
     def device_peak() -> int | None:
         return (device.memory_stats() or {}).get("peak_bytes_in_use") if device.platform != "cpu" else None
 
-    return Contender("earvae-jax", stages, device_peak)
+    return Contender("earvae-jax, plain" if in_plain_form else "earvae-jax", stages, device_peak)
 
 
 def torch_contenders(

@@ -89,6 +89,7 @@ def measure(
     repeats: int,
     dtype: str = "float32",
     with_compile: bool = True,
+    with_plain: bool = False,
 ) -> Result:
     """Times encoding, decoding and both, in turns; without torch it measures JAX alone.
 
@@ -96,6 +97,7 @@ def measure(
       name: the model's name in the report.
       seconds: length of the audio, rounded up to whole latents.
       with_compile: whether to measure torch.compile too.
+      with_plain: whether to measure the codec in the plain formulation too, which a CPU does not take.
     """
     config = model.config
     ratio = config.downsampling_ratio
@@ -105,6 +107,8 @@ def measure(
     audio = 0.1 * generator.standard_normal((count * ratio, config.io_channels)).astype(np.float32)
     latents = generator.standard_normal((count, config.latent_dim)).astype(np.float32)
     contenders = [codec_contender(model, audio, latents, dtype)]
+    if with_plain:
+        contenders.append(codec_contender(model, audio, latents, dtype, in_plain_form=True))
     try:
         contenders += torch_contenders(model, audio, latents, dtype, with_compile=with_compile)
     except UserError as error:

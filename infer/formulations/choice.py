@@ -1,6 +1,8 @@
 """Chooses a way to compute encoder and decoder over windows; all give the same numbers up to rounding."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 from flax import nnx
@@ -18,6 +20,9 @@ Half = Callable[[PyTree, Float[Array, "B T C"], Extent], Float[Array, "B T2 C2"]
 # In narrower models the transforms cost what they save in products (measured up to 32 channels), and the
 # plain modules compile in a fifth of the time.
 _MIN_CHUNKED_WIDTH = 64
+
+
+_PLAIN: ContextVar[bool] = ContextVar("plain", default=False)
 
 
 class Formulation(Protocol):
@@ -52,10 +57,22 @@ class PlainFormulation:
 
 def choose_formulation(config: ModelConfig, platform: str, dtype: str) -> Formulation:
     """The fastest formulation that the config allows on this kind of device."""
+    if _PLAIN.get():
+        return PlainFormulation()
     narrow = min(config.encoder.channels, config.decoder.channels) < _MIN_CHUNKED_WIDTH
     if platform == "cpu" and dtype == "float32" and supports(config) and not narrow:
         return ChunkedFormulation(config)
     return PlainFormulation()
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """A codec made inside takes the plain formulation on CPUs too: to measure what the other is worth."""
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
 
 
 def _pure(module: nnx.Module) -> tuple[PyTree, Half]:

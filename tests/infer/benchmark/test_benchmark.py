@@ -117,6 +117,13 @@ def test_jax_alone_without_torch(monkeypatch):
     assert {row.contender for row in result.rows} == {"earvae-jax"}
 
 
+def test_the_plain_formulation_is_another_contender(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    model = small_models.model(CONFIG)
+    result = benchmark.measure(model, name="small", seconds=0.01, repeats=1, with_plain=True)
+    assert {row.contender for row in result.rows} == {"earvae-jax", "earvae-jax, plain"}
+
+
 def test_a_contender_that_cannot_run_is_left_out(monkeypatch):
     def fail():
         raise RuntimeError("no compiler\nat all")

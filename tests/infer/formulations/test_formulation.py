@@ -16,7 +16,7 @@ from places import HELPERS
 from tolerances import TILED, TOOM_COOK
 
 from earvae_jax.infer.formulations import toom_cook
-from earvae_jax.infer.formulations.choice import PlainFormulation, choose_formulation
+from earvae_jax.infer.formulations.choice import PlainFormulation, choose_formulation, plain
 from earvae_jax.infer.formulations.chunked import ChunkedFormulation
 from earvae_jax.model.layers import Extent
 
@@ -121,6 +121,8 @@ def test_toom_cook_is_the_convolution(dilation, steps, extra):
 def test_choice():
     wide = small_models.config((2, 4), channels=128)
     assert isinstance(choose_formulation(wide, "cpu", "float32"), ChunkedFormulation)
+    with plain():
+        assert isinstance(choose_formulation(wide, "cpu", "float32"), PlainFormulation)
     others = [
         (wide, "gpu", "float32"),
         (wide, "cpu", "bfloat16"),
