@@ -31,7 +31,7 @@ with tempfile.NamedTemporaryFile() as file:
     print(file.read().count(b"<heap "))
 """
 
-# A small array that stays lies behind a large one, which would leave a hole in the heap when it goes; freeing
+# Small arrays that stay fill the holes there are and lie behind a large one, which would leave a hole in the heap when it goes; freeing
 # a larger one first teaches glibc to take it from there. Prints whether the large one's pages are still the
 # process's: mincore(2) refuses those that are not. What the process holds in all changes by a page or two.
 LARGE_ARRAY = """
@@ -44,7 +44,8 @@ libc.free.argtypes = [ctypes.c_void_p]
 libc.free(libc.malloc(30 << 20))
 large = libc.malloc(20 << 20)
 ctypes.memset(large, 1, 20 << 20)
-libc.malloc(100_000)
+for _ in range(100):
+    libc.malloc(100_000)
 pages = 10 << 20
 inside = ctypes.c_void_p((large // mmap.PAGESIZE + 1) * mmap.PAGESIZE)
 seen = ctypes.create_string_buffer(pages // mmap.PAGESIZE)
