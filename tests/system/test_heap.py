@@ -31,10 +31,10 @@ with tempfile.NamedTemporaryFile() as file:
     print(file.read().count(b"<heap "))
 """
 
-# Small arrays that stay fill the holes there are, and one lies behind a large array, which would leave a hole in
-# the heap when it goes; freeing a larger one first teaches glibc to take it from there. Prints whether the large
-# one's pages are still the process's: mincore(2) refuses those that are not. What the process holds in all
-# changes by a page or two.
+# Small arrays that stay fill the holes there are, and one lies behind a large array, which would leave a hole
+# in the heap when it goes; freeing a larger one first teaches glibc to take it from there. Prints whether the
+# large one's pages are still the process's: mincore(2) refuses those that are not. What the process holds in
+# all changes by a page or two.
 LARGE_ARRAY = """
 import ctypes, mmap
 from earvae_jax.system.heap import keep_large_arrays_outside
