@@ -1,5 +1,6 @@
 """What FFmpeg (PyAV) says about a file before it decodes anything: its stream, its format, its length."""
 
+import threading
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from earvae_jax.errors import UserError
 GUESSED = frozenset(
     "mp3 aac ac3 eac3 ac4 dts dtshd truehd mlp loas amr amrnb amrwb g722 g729 gsm sbc aptx".split()  # noqa: SIM905
 )
+# The level of FFmpeg's log is one for all threads: two that change it at a time would restore the wrong one.
+_LOG = threading.Lock()
 WITHOUT_CLOCK = GUESSED | {"wav", "w64", "aiff", "au", "caf"}  # samples and nothing else
 # From version 19 on, PyAV itself replaces bytes in a tag that are not UTF-8.
 _OPENING: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -90,17 +93,20 @@ def packet_seconds(path: Path) -> float:
 
 def opening_fault(path: Path) -> str:
     """What FFmpeg's log says about a file that cannot be opened; empty if it says nothing."""
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
-    try:
-        with av.logging.Capture() as lines:
-            try:
-                opened(path).close()
-            except Exception as error:  # noqa: BLE001 - it failed before, in the same way
-                logging.debug("%s: %s", path, error)
-        messages = [one_line(text.strip()) for _, _, text in lines]
-    finally:
-        av.logging.set_level(level)
+    with _LOG:
+        level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
+        av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)  # the next file may have the same fault
+        try:
+            with av.logging.Capture() as lines:
+                try:
+                    opened(path).close()
+                except Exception as error:  # noqa: BLE001 - it failed before, in the same way
+                    logging.debug("%s: %s", path, error)
+            messages = [one_line(text.strip()) for _, _, text in lines]
+        finally:
+            av.logging.set_level(level)
+            av.logging.set_skip_repeated(skips)
     if any("moov atom not found" in message for message in messages):
         return "its index (moov) is missing: it was cut short, or never finished"
     return messages[0] if messages else ""

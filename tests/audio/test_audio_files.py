@@ -2,6 +2,7 @@
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tolerances import DECODED_MP3
 
 from earvae_jax.audio import writer
 from earvae_jax.audio.channels import to_channels
+from earvae_jax.audio.ffmpeg_container import opening_fault
 from earvae_jax.audio.reader import AudioReader, read
 from earvae_jax.audio.search import find_audio
 from earvae_jax.audio.writer import write, writing
@@ -177,3 +179,16 @@ def test_a_disk_that_fills_up_at_the_end_leaves_nothing(tmp_path, format, missin
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in tmp_path.iterdir()] == [whole.name]
+
+
+def test_many_threads_leave_the_log_of_ffmpeg_as_it_was(tmp_path):
+    """Its level is one for all threads, and each file that cannot be opened sets it for a moment."""
+    import av
+
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"\0\0\0\x18ftypmp42" + bytes(200))
+    level = av.logging.get_level()
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(opening_fault, [path] * 200))
+    assert av.logging.get_level() == level
+    assert set(told) == {told[0]}
