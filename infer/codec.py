@@ -12,6 +12,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from earvae_jax import demo
+from earvae_jax.borders import shown
 from earvae_jax.checkpoints import load_with_info
 from earvae_jax.errors import UserError
 from earvae_jax.infer.engine.engine import Engine
@@ -88,6 +89,11 @@ class Codec:
     def load(cls, path: str | Path | None = None, **options: Any) -> "Codec":
         """Loads a checkpoint, by default the bundled demo model; `options` are those of the constructor."""
         model, info = load_with_info(path)
+        if model.config.sample_rate is None and not options.get("sample_rate"):
+            raise UserError(
+                f"{shown(str(path))}: its config does not say the model's sample rate: convert the weights "
+                "again with --sample-rate, or pass sample_rate in Python"
+            )
         name = Path(demo.MODEL if path is None else path).resolve().name
         return cls(model, model_fingerprint=info.fingerprint, model_name=name, **options)
 

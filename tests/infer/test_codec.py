@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tolerances import TILED
 from whole_file import codec_of, sizes_for
 
+from earvae_jax import checkpoints
 from earvae_jax.audio.resampling import Resampler, resample, resampled_length
 from earvae_jax.errors import UserError
 from earvae_jax.infer import Codec
@@ -139,6 +140,14 @@ def test_latents_of_another_model_are_refused_by_name():
     named = dataclasses.replace(latents, model_name="tiny_44k")
     other.engine.name = "tiny_48k"
     assert re.search(r"another model: tiny_44k \(.*; this is tiny_48k \(", refusal(other.decode, named))
+
+
+def test_a_checkpoint_without_a_rate_is_named(tmp_path):
+    config = dataclasses.replace(small_models.KINDS[KIND], sample_rate=None)
+    path = tmp_path / "rateless.safetensors"
+    checkpoints.save(path, small_models.model(config))
+    assert refusal(Codec.load, path).startswith(f"{path}: its config does not say the model's sample rate")
+    assert Codec.load(path, sample_rate=RATE, window_sizes=(64, 128)).sample_rate == RATE
 
 
 def test_too_many_latents_for_learned_positions_are_refused():
