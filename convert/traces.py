@@ -149,7 +149,7 @@ def _transformer(shapes: _Shapes, dim: int) -> dict[str, Any]:
         options["transformer.dim_heads"] = shapes.of(f"{block}.self_attn.q_norm.weight", 1)[0]
     elif rotary:
         turned = 2 * shapes.of("transformers.rotary_pos_emb.inv_freq", 1)[0]
-        fitting = [d for d in range(turned, dim + 1) if dim % d == 0 and max(d // 2, 32) == turned]
+        fitting = [d for d in range(max(1, turned), dim + 1) if dim % d == 0 and max(d // 2, 32) == turned]
         if len(fitting) == 1:
             options["transformer.dim_heads"] = fitting[0]
     return options

@@ -116,6 +116,14 @@ def test_what_leaves_no_trace_is_asked_for_at_once(golden):
     assert from_tensors(tensors(tiny(golden)), without_rate) == tiny(golden)
 
 
+def test_rotary_frequencies_without_values_are_refused(golden):
+    state = tensors(tiny(golden, "tiny_44k"))
+    key = "transformers.rotary_pos_emb.inv_freq"
+    state[key] = state[key][:0]
+    with pytest.raises(UserError):
+        from_tensors(state, Stated(44_100, final_tanh=False))
+
+
 def test_head_width_is_told_where_only_one_fits(golden):
     for name in ("tiny_44k", "options_transformer"):
         config = tiny(golden, name)
