@@ -19,6 +19,10 @@ def main() -> None:
     """Reads numbers until its input ends."""
     state, folder, seed, seconds = sys.argv[1:]
     folder = Path(folder)
+    numbers = os.fdopen(os.dup(0), "r", encoding="ascii")
+    os.dup2(
+        os.open(os.devnull, os.O_RDONLY), 0
+    )  # a case that reads standard input is not to wait for a number
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     said = os.open(folder / "stderr", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(said, 1)
@@ -30,7 +34,7 @@ def main() -> None:
 
     runner = Runner(Path(state), folder, int(seed), said)
     print("ready", file=answers, flush=True)
-    for line in sys.stdin:
+    for line in numbers:
         faulthandler.dump_traceback_later(0.8 * float(seconds))
         outcome = runner.run(int(line))
         faulthandler.cancel_dump_traceback_later()
