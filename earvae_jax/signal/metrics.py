@@ -11,6 +11,15 @@ from earvae_jax.signal.spectral_metrics import SpectralMetrics, measure_spectra
 
 _EPSILON = 1e-8  # auraloss' own, for the same numbers
 
+# The metrics of trained models, and how a table names them.
+NAMES = {
+    "si_sdr": "SI-SDR dB",
+    "icpc": "ICPC",
+    "ccpc": "CCPC",
+    "stft_distance": "STFT",
+    "mel_distance": "mel",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class PairMetrics:

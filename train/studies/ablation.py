@@ -21,6 +21,7 @@ from absl import logging
 
 from earvae_jax import checkpoints
 from earvae_jax.command import run_program
+from earvae_jax.signal.metrics import NAMES as METRICS
 from earvae_jax.system.atomic import replacing
 from earvae_jax.system.compilation_cache import enable_compilation_cache
 from earvae_jax.train.config import TrainConfig
@@ -45,13 +46,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without IF and GD": {"instantaneous_frequency": 0.0, "group_delay": 0.0},
     "without K-weighting": {"k_weighting": False},
     "without MSLR (left and right alone)": {"mid_side": False},
-}
-METRICS = {
-    "si_sdr": "SI-SDR dB",
-    "icpc": "ICPC",
-    "ccpc": "CCPC",
-    "stft_distance": "STFT",
-    "mel_distance": "mel",
 }
 
 

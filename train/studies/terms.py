@@ -23,6 +23,7 @@ from scipy import signal
 
 from earvae_jax import checkpoints
 from earvae_jax.command import run_program
+from earvae_jax.signal.metrics import NAMES as METRICS
 from earvae_jax.system.atomic import replacing
 from earvae_jax.system.compilation_cache import enable_compilation_cache
 from earvae_jax.train.config import TrainConfig
@@ -48,13 +49,6 @@ TERMS = (
     "group_delay",
     "waveform",
 )
-_METRICS = {
-    "si_sdr": "SI-SDR dB",
-    "icpc": "ICPC",
-    "ccpc": "CCPC",
-    "stft_distance": "STFT",
-    "mel_distance": "mel",
-}
 
 
 def recipe(changes: Sequence[str] = ()) -> TrainConfig:
@@ -122,7 +116,7 @@ def band_errors(
 def table(results: dict[str, dict]) -> str:
     """The results in Markdown, one row for each variant and step."""
     bands = [f"{place} {low}–{high}" for place in ("mid", "side") for low, high in itertools.pairwise(EDGES)]
-    columns = _METRICS | {band: band for band in bands}
+    columns = METRICS | {band: band for band in bands}
     lines = [
         "| objective | steps | " + " | ".join(columns.values()) + " |",
         "|---" * (len(columns) + 2) + "|",

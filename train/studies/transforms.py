@@ -34,6 +34,7 @@ from earvae_jax.signal.block_transforms import (
     learn_klt,
     side_ratio,
 )
+from earvae_jax.signal.metrics import NAMES as METRICS
 from earvae_jax.signal.metrics import si_sdr
 from earvae_jax.signal.spectral_metrics import measure_spectra
 from earvae_jax.system.atomic import replacing
@@ -41,13 +42,6 @@ from earvae_jax.system.compilation_cache import enable_compilation_cache
 from earvae_jax.system.known_faults import keep_transforms_from_hanging
 
 RATE = 44_100  # Hz, of the published evaluation
-COLUMNS = {
-    "si_sdr": "SI-SDR dB",
-    "icpc": "ICPC",
-    "ccpc": "CCPC",
-    "stft_distance": "STFT",
-    "mel_distance": "mel",
-}
 _SUFFIX = "_vae_rec"  # which a reconstruction's name may carry
 _DCT, _KLT, _MODEL = f"DCT {MID}/{SIDE}", "KLT", "model"
 
@@ -77,22 +71,10 @@ def measure(
         raise ValueError(f"original {original.shape}, reconstruction {reconstruction.shape}")
     spectra = measure_spectra(original, reconstruction, sample_rate)
     values = {"si_sdr": si_sdr(original, reconstruction)}
-    values |= {name: getattr(spectra, name) for name in COLUMNS if name != "si_sdr"}
+    values |= {name: getattr(spectra, name) for name in METRICS if name != "si_sdr"}
     return {
         name: value if value is not None and math.isfinite(value) else None for name, value in values.items()
     }
-
-
-def gain_over_dct(
-    original: Float[np.ndarray, "T 2"], reconstruction: Float[np.ndarray, "T 2"], sample_rate: int
-) -> Values:
-    """Each metric of a reconstruction minus that of `block_dct`; above 0 is better, below 0 for distances."""
-    ours, theirs = (measure(original, audio, sample_rate) for audio in (reconstruction, block_dct(original)))
-    return {name: _difference(ours[name], theirs[name]) for name in ours}
-
-
-def _difference(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
 
 
 def study(
@@ -126,7 +108,7 @@ def means(pieces: Sequence[Piece]) -> dict[str, Values]:
     """Mean of each metric of each transform over the pieces that have it."""
     result: dict[str, Values] = {}
     for kind in dict.fromkeys(kind for piece in pieces for kind in piece.metrics):
-        columns = {name: [p.metrics[kind][name] for p in pieces if kind in p.metrics] for name in COLUMNS}
+        columns = {name: [p.metrics[kind][name] for p in pieces if kind in p.metrics] for name in METRICS}
         defined = {name: [v for v in values if v is not None] for name, values in columns.items()}
         result[kind] = {name: float(np.mean(values)) if values else None for name, values in defined.items()}
     return result
@@ -142,7 +124,7 @@ def table(pieces: Sequence[Piece]) -> str:
         cells += [_cell(piece.metrics.get(kind, {}).get("si_sdr"), digits=2) for kind in averages]
         lines.append(_row([*cells, *(f"{mid}/{side}" for mid, side in piece.splits.values())]))
     count = f"{len(pieces)} piece" + ("s" if len(pieces) != 1 else "")
-    lines += ["", f"Means over {count}:", "", _row(["transform", *COLUMNS.values()]), "|---" * 6 + "|"]
+    lines += ["", f"Means over {count}:", "", _row(["transform", *METRICS.values()]), "|---" * 6 + "|"]
     lines += [_row([kind, *map(_cell, values.values())]) for kind, values in averages.items()]
     return "\n".join(lines) + "\n"
 
