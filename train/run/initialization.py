@@ -6,18 +6,24 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float
 from scipy import fft
+from scipy.linalg import hadamard
 
 from earvae_jax.errors import UserError
 from earvae_jax.model.initial_values import constant, norms
 from earvae_jax.model.layers import Conv, ConvTranspose, SnakeBeta
-from earvae_jax.model.oobleck import DecoderBlock, EncoderBlock, ResidualUnit
+from earvae_jax.model.oobleck import Decoder, DecoderBlock, Encoder, EncoderBlock, ResidualUnit
 from earvae_jax.model.vae import EarVAE
 
-_RESIDUAL_GAIN = 0.1  # of the convolutions that end the residual units, thirty in a row
-_SNAKE_BETA = 2.0  # sin² is added with e^−2: close to linear for music's amplitudes
+# Of the convolutions that end the residual units. With 0.1, thirty of them in a row added more sound above
+# 1 kHz than music has there, and training went on from 2.3 dB instead of the transform's 10.
+_RESIDUAL_GAIN = 0.01
+_SNAKE_BETA = 6.0  # where the signal passes: e^−6·sin² is added, 50 dB below music and less
 _OTHERS = 0.3  # amplitude of the channels that stay random, relative to the signal
 _NEXT_TO_NOTHING = 0.01  # a gain of zero would leave its direction without a gradient
-_STD = 0.05  # of the latents: the decoder hears more signal than noise from the first step on
+_STD = 0.02  # of the latents: the decoder hears more signal than noise from the first step on
+_MID = (
+    5 / 8
+)  # of the latents: on music this share loses least (`python -m earvae_jax.train.studies.transforms`)
 
 
 def start_as_transform(model: EarVAE) -> None:
@@ -25,11 +31,12 @@ def start_as_transform(model: EarVAE) -> None:
 
     Torch's initialisation damps a signal until little more than the biases is left, and a random encoder
     throws away what the decoder needs. Here each strided convolution begins as the cosine transform (DCT-II)
-    of non-overlapping blocks of `stride` samples of each signal channel. The cascade keeps as many of the
-    lowest bands as there are channels, and the decoder's transposed convolutions hold the same numbers.
-    Residual units begin small, snakes nearly linear, and channels that the transform does not need random. So
-    training starts from the lowest D / (downsampling_ratio · channels) of the spectrum, 1/32 as published,
-    and all weights are free to change.
+    of non-overlapping blocks of `stride` samples of each signal channel, stereo as mid and side. The cascade
+    keeps as many of the lowest bands as there are channels. The last convolution of the encoder turns them
+    to the lowest cosines of the whole block, more of mid than of side, and the decoder holds the same
+    numbers. Residual units begin near silence, snakes on the signal's way nearly linear, and channels that
+    the transform does not need random. So training starts from the lowest D / (downsampling_ratio · channels)
+    of the spectrum, 1/32 as published, and all weights are free to change.
 
     Raises:
       UserError: the model cannot be such a transform: it has no snake, nearest-neighbour upsampling or too
@@ -47,8 +54,10 @@ def start_as_transform(model: EarVAE) -> None:
         if isinstance(module, ResidualUnit):
             *_, pointwise = module.layers
             _fill(pointwise.gain, _RESIDUAL_GAIN)
-        if isinstance(module, SnakeBeta):
-            _fill(module.beta, _SNAKE_BETA)
+        if isinstance(module, Encoder | Decoder | EncoderBlock | DecoderBlock):
+            for layer in module.layers:  # not those inside the residual units
+                if isinstance(layer, SnakeBeta):
+                    _fill(layer.beta, _SNAKE_BETA)
         if isinstance(module, Conv) and module.bias is not None:
             _fill(module.bias, 0)
 
@@ -56,23 +65,24 @@ def start_as_transform(model: EarVAE) -> None:
     first_out, *_, last_out = (layer for layer in model.decoder.layers if isinstance(layer, Conv))
     down = [block.layers[-1] for block in model.encoder.layers if isinstance(block, EncoderBlock)]
     up = [block.layers[1] for block in model.decoder.layers if isinstance(block, DecoderBlock)]
-    signal = config.io_channels
-    _pass_on(first_in, signal)
-    _pass_on(last_out, signal)
+    cascade = _mid_side(config.io_channels)
+    _embed(first_in, cascade)
+    _embed(last_out, cascade)
     for downsample, upsample in zip(down, reversed(up), strict=True):
         # The transposed kernel is [width, coefficients, samples].
         room = min(downsample.direction.shape[2], upsample.direction.shape[1])
-        transform = _block_transform(signal, config.io_channels, downsample.stride)[..., :room]
+        transform = _block_transform(cascade.shape[2], config.io_channels, downsample.stride)[..., :room]
         _embed(downsample, transform)
         _embed(upsample, transform.swapaxes(1, 2))
-        signal = transform.shape[2]
-    latents = min(signal, config.latent_dim)
-    _pass_on(last_in, latents)
-    _pass_on(first_out, latents)
+        cascade = _after(cascade, transform)
+    latents = min(cascade.shape[2], config.latent_dim)
+    turn = _nearest_rotation(cascade, _lowest_cosines(config.downsampling_ratio, config.io_channels, latents))
+    _embed(last_in, turn[None])
+    _embed(first_out, turn.T[None])
     # Channels without a latent begin near silence. The second half of the encoder's output is the scale; its
     # softplus is the standard deviation.
-    for conv in (last_in, first_out):
-        _fill(conv.gain, _NEXT_TO_NOTHING, slice(latents, None))
+    for conv, used in ((last_in, latents), (first_out, cascade.shape[2])):
+        _fill(conv.gain, _NEXT_TO_NOTHING, slice(used, None))
     if last_in.bias is not None:
         _fill(last_in.bias, math.log(math.expm1(_STD)), slice(config.latent_dim, None))
 
@@ -81,6 +91,11 @@ def _fill(parameter: nnx.Param, value: float, where: slice = slice(None)) -> Non
     array = np.array(parameter[...])
     array[where] = value
     parameter.set_value(constant(array))
+
+
+def _mid_side(channels: int) -> Float[np.ndarray, " 1 in out"]:
+    """Left and right to mid and side and back, orthonormal; other numbers of channels stay as they are."""
+    return np.float32(hadamard(2) / math.sqrt(2) if channels == 2 else np.eye(channels))[None]
 
 
 def _block_transform(signal: int, audio_channels: int, stride: int) -> Float[np.ndarray, " stride in out"]:
@@ -100,9 +115,35 @@ def _block_transform(signal: int, audio_channels: int, stride: int) -> Float[np.
     return kernel
 
 
-def _pass_on(conv: Conv, channels: int) -> None:
-    """Makes a convolution pass its first channels on unchanged."""
-    _embed(conv, np.eye(channels, dtype=np.float32)[None])
+def _after(
+    cascade: Float[np.ndarray, "T C mid"], transform: Float[np.ndarray, " stride mid out"]
+) -> Float[np.ndarray, "T2 C out"]:
+    """One transform of a whole block in place of two in a row."""
+    both = np.einsum("tcs,kso->ktco", cascade, transform)
+    return both.reshape(-1, *both.shape[2:])
+
+
+def _lowest_cosines(block: int, channels: int, count: int) -> Float[np.ndarray, "T C count"]:
+    """The lowest `count` cosines over the channels of a block: of stereo, `_MID` of them are of mid."""
+    mid = max(min(round(count * _MID), block), count - block)
+    shares = (
+        [mid, count - mid] if channels == 2 else [len(range(c, count, channels)) for c in range(channels)]
+    )
+    cosines = fft.dct(np.eye(block), axis=0, norm="ortho").T  # [time, frequency]
+    signals = _mid_side(channels)[0]
+    parts = [
+        np.einsum("tf,c->tcf", cosines[:, :share], signals[:, channel])
+        for channel, share in enumerate(shares)
+    ]
+    return np.concatenate(parts, axis=2)
+
+
+def _nearest_rotation(
+    cascade: Float[np.ndarray, "T C out"], wanted: Float[np.ndarray, "T C kept"]
+) -> Float[np.ndarray, "out kept"]:
+    """The orthonormal directions among the cascade's outputs that are closest to the wanted ones."""
+    left, _, right = np.linalg.svd(np.einsum("tco,tck->ok", cascade, wanted), full_matrices=False)
+    return np.float32(left @ right)
 
 
 def _embed(conv: Conv, kernel: Float[np.ndarray, "K I O"]) -> None:
