@@ -1,8 +1,11 @@
 """Measures what the forms for CPUs gain: `python -m earvae_jax.train.studies.formulation_benchmark`.
 
-It times whole training steps in the sizes of `step_benchmark`, as they are and with each function of
-`earvae_jax.train.formulations.choice` in its plain form, in turns in one process. It prints the medians, and
-the medians of the ratios within a turn. Each memory figure comes from a process of its own.
+It times whole training steps in the sizes of `step_benchmark`, as they are and with functions of
+`train/formulations/choice.py` in their plain form, in turns in one process. It prints the medians, and the
+medians of the ratios within a turn. Each memory figure comes from a process of its own.
+
+`conv_stack` is plain only together with `in_one_call`: XLA computes its own convolution without its library
+in a call that is not inlined, forty times slower, which nobody would do.
 """
 
 import argparse
@@ -17,7 +20,13 @@ from earvae_jax.system import machine
 from earvae_jax.train.formulations.choice import NAMES, plain
 from earvae_jax.train.studies.step_benchmark import jax_step, step_memory, train_configs
 
-_VARIANTS = {"as it is": (), **{f"plain {name}": (name,) for name in NAMES}, "all plain": NAMES}
+_VARIANTS = {
+    "as it is": (),
+    "plain gradient_stored": ("gradient_stored",),
+    "plain in_one_call": ("in_one_call",),
+    "plain in_one_call and conv_stack": ("in_one_call", "conv_stack"),
+    "all plain": NAMES,
+}
 _KINDS = ("generator", "adversarial")
 
 
