@@ -3,6 +3,9 @@
 A level is an up- or down-sampling with its three residual units. Memory limits a CPU here, so a level loops
 over chunks of a few thousand steps, each with the margin that its convolutions see. Within a chunk the units
 work on four phases (`toom_cook`). The loop ends with the file: the part of a window beyond it costs nothing.
+
+With the 148 M parameters of the published model and AVX-512 the plain modules take 1.4 times as long
+(`earvae benchmark --with-plain`); below 64 channels this way gains nothing (`choice`).
 """
 
 import functools
