@@ -15,6 +15,7 @@ _TERMS = (
     "instantaneous_frequency",
     "group_delay",
     "waveform",
+    "log_waveform",
 )
 
 
@@ -30,7 +31,7 @@ class ObjectiveConfig:
     n_ffts: tuple[int, ...] = STFT_SIZES  # resolutions of the magnitude terms
     phase_n_ffts: tuple[int, ...] = (2048, 1024, 512, 256)  # resolutions of the phase terms
     hop_fraction: int = 4  # hop = n_fft / hop_fraction
-    k_weighting: bool = True  # filter both signals before every term but the waveform's
+    k_weighting: bool = True  # filter both signals before every term but those of the waveform
     mid_side: bool = True  # magnitudes on mid and side besides left and right
     wrap: bool = True  # differences of phase modulo 2π; False is the published form
     weighting: Literal["magnitude"] | None = (
@@ -42,6 +43,7 @@ class ObjectiveConfig:
     instantaneous_frequency: float = 100.0  # weight
     group_delay: float = 100.0  # weight
     waveform: float = 0.0  # weight
+    log_waveform: float = 0.0  # weight
 
     def __post_init__(self):
         expect_positive(self, "hop_fraction")

@@ -11,6 +11,7 @@ from earvae_jax.train.losses.functions import (
     kl_loss,
     least_squares_discriminator_loss,
     least_squares_generator_loss,
+    log_waveform_loss,
     multi_resolution_stft_loss,
     waveform_loss,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "kl_loss",
     "least_squares_discriminator_loss",
     "least_squares_generator_loss",
+    "log_waveform_loss",
     "multi_resolution_stft_loss",
     "waveform_loss",
 ]

@@ -8,7 +8,7 @@ from earvae_jax.signal.spectral import stft
 from earvae_jax.signal.weighting import k_weight
 from earvae_jax.train.config import ObjectiveConfig
 from earvae_jax.train.losses import spectrum_terms
-from earvae_jax.train.losses.functions import waveform_loss
+from earvae_jax.train.losses.functions import log_waveform_loss, waveform_loss
 
 # Items quieter than −60 dB count as −60 dB, so that near silence is not amplified.
 _LOWEST_LEVEL = 1e-3
@@ -32,6 +32,8 @@ def reconstruction_objective(
     terms = dict.fromkeys(config.active, jnp.zeros(()))
     if config.waveform:
         terms["waveform"] = waveform_loss(prediction, target)
+    if config.log_waveform:
+        terms["log_waveform"] = log_waveform_loss(prediction, target)
     if config.k_weighting:
         prediction, target = k_weight(prediction, sample_rate), k_weight(target, sample_rate)
     level = jnp.sqrt(jnp.mean(jnp.square(target.astype(jnp.float32)), axis=(1, 2)))

@@ -48,6 +48,7 @@ TERMS = (
     "instantaneous_frequency",
     "group_delay",
     "waveform",
+    "log_waveform",
 )
 
 

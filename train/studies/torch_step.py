@@ -94,7 +94,7 @@ class TorchStep:
         prediction, kl = self.generator(audio, noise)
         rate = config.sample_rate
         terms = {name: _term(config.objective, name, rate)(prediction, audio) for name in TERMS}
-        terms["waveform"] = _relative_error(prediction, audio)
+        terms |= _waveform_terms(prediction, audio)
         loss = sum(getattr(config.objective, name) * value for name, value in terms.items())
         terms["kl"] = kl
         real = [judge(audio) for judge in self.judges]
@@ -136,7 +136,9 @@ class TorchStep:
         config = self.config
         prediction, kl = self.generator(audio, noise)
         loss = self._objective(prediction, audio)
-        loss = loss + config.objective.waveform * _relative_error(prediction, audio) + config.kl_weight * kl
+        for name, value in _waveform_terms(prediction, audio).items():
+            loss = loss + getattr(config.objective, name) * value
+        loss = loss + config.kl_weight * kl
         adversarial = config.adversarial if judge_optimizer is not None else None
         if adversarial is not None:
             real = [judge(audio) for judge in self.judges]
@@ -181,6 +183,6 @@ def _mean(values: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack(values).mean()
 
 
-def _relative_error(prediction: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
-    error = (prediction - audio).square().mean(dim=(1, 2))
-    return (error / audio.square().mean(dim=(1, 2)).clamp(min=1e-6)).mean()
+def _waveform_terms(prediction: torch.Tensor, audio: torch.Tensor) -> dict[str, torch.Tensor]:
+    error = (prediction - audio).square().mean(dim=(1, 2)) / audio.square().mean(dim=(1, 2)).clamp(min=1e-6)
+    return {"waveform": error.mean(), "log_waveform": (error + 1e-3).log().mean()}

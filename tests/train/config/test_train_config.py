@@ -136,7 +136,7 @@ def test_wrong_values_are_named(config_file, override, message):
         (
             [f"objective.{name}=0" for name in ("spectral_convergence", "log_magnitude", "correlation")]
             + [f"objective.{name}=0" for name in ("instantaneous_frequency", "group_delay", "waveform")],
-            "group_delay, waveform are all 0; expected a positive weight",
+            "group_delay, waveform, log_waveform are all 0; expected a positive weight",
         ),
     ],
 )

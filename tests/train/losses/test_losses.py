@@ -145,6 +145,7 @@ def every_loss(n_fft: int) -> dict:
     size = {"n_fft": n_fft, "hop_length": n_fft // 4}
     forms = {
         "waveform": losses.waveform_loss,
+        "log_waveform": losses.log_waveform_loss,
         "stft": lambda p, t: losses.multi_resolution_stft_loss(
             p, t, n_ffts=(n_fft, n_fft // 2), center=False
         ),
@@ -261,6 +262,20 @@ def test_mid_and_side_are_supervised():
     np.testing.assert_allclose(loss(prediction, target, True), expected, rtol=LOSS_VALUE)
 
 
+def test_the_log_of_the_waveform_counts_every_item_alike():
+    target = np.random.default_rng(9).standard_normal((2, 300, 2)).astype(np.float32)
+    target[1] *= 0.01
+    prediction = target * np.array([1.1, 0.0], np.float32)[:, None, None]  # 20 dB, and 0 dB
+    expected = (np.log(0.01 + 1e-3) + np.log(1 + 1e-3)) / 2
+    loss, gradient = jax.value_and_grad(losses.log_waveform_loss)(
+        jnp.asarray(prediction), jnp.asarray(target)
+    )
+    np.testing.assert_allclose(loss, expected, rtol=LOSS_VALUE)
+    # Ten per cent more of the error costs both the same, however loud they are and however wrong.
+    pulls = np.sum(gradient * (prediction - target), axis=(1, 2))
+    np.testing.assert_allclose(pulls, [0.01 / 0.011, 1 / 1.001], rtol=1e-4)
+
+
 def test_a_silent_side_is_measured_against_the_loudest_signal():
     mono = jnp.asarray(np.random.default_rng(7).standard_normal((1, 300, 1)), jnp.float32).repeat(2, axis=-1)
     nearly = mono.at[..., 0].multiply(1.0001)
@@ -271,7 +286,7 @@ def test_a_silent_side_is_measured_against_the_loudest_signal():
 def test_half_precision_audio_is_measured_in_float32():
     random = np.random.default_rng(8)
     prediction, target = (jnp.asarray(random.standard_normal((1, 300, 2)), jnp.bfloat16) for _ in range(2))
-    chosen = ("waveform", "stft", "correlation None", "group_delay True magnitude")
+    chosen = ("waveform", "log_waveform", "stft", "correlation None", "group_delay True magnitude")
     forms = {name: loss for name, loss in every_loss(64).items() if name in chosen}
     assert len(forms) == len(chosen)
 
@@ -288,10 +303,10 @@ def test_half_precision_audio_is_measured_in_float32():
         np.testing.assert_allclose(value, expected, rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("name", [*PHASE_LOSSES, "stft", "waveform"])
+@pytest.mark.parametrize("name", [*PHASE_LOSSES, "stft", "waveform", "log_waveform"])
 def test_shapes_that_differ_are_refused(name):
     a, b = jnp.zeros((1, 100, 2)), jnp.zeros((1, 101, 2))
-    form = {"correlation": " None", "stft": "", "waveform": ""}.get(name, " True None")
+    form = {"correlation": " None", "stft": "", "waveform": "", "log_waveform": ""}.get(name, " True None")
     loss = every_loss(64)[name + form]
     with pytest.raises(ValueError, match="prediction"):
         jax.jit(loss)(a, b)

@@ -17,7 +17,9 @@ from earvae_jax.train.studies.loss_benchmark import objective_benchmark
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-SMALL = ObjectiveConfig(n_ffts=(128, 64), phase_n_ffts=(256, 64), waveform=2.0, group_delay=7.0)
+SMALL = ObjectiveConfig(
+    n_ffts=(128, 64), phase_n_ffts=(256, 64), waveform=2.0, log_waveform=0.5, group_delay=7.0
+)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -42,6 +44,7 @@ def test_objective_is_the_weighted_sum_of_its_losses(published):
     x, y = losses.k_weight(prediction, 44_100), losses.k_weight(target, 44_100)
     level = 1 if published else jnp.sqrt(jnp.mean(y**2, axis=(1, 2)))[:, None, None]
     expected = {"waveform": losses.waveform_loss(prediction, target)}
+    expected["log_waveform"] = losses.log_waveform_loss(prediction, target)
     for name in ("spectral_convergence", "log_magnitude"):
         switches = {"spectral_convergence": False, "log_magnitude": False, name: True}
         expected[name] = losses.multi_resolution_stft_loss(x, y, n_ffts=(128, 64), center=False, **switches)
@@ -68,7 +71,9 @@ def test_objective_is_the_weighted_sum_of_its_losses(published):
 
 
 def test_a_weight_of_zero_leaves_its_term_out():
-    config = dataclasses.replace(SMALL, correlation=0.0, log_magnitude=0.0, waveform=0.0, k_weighting=False)
+    config = dataclasses.replace(
+        SMALL, correlation=0.0, log_magnitude=0.0, waveform=0.0, log_waveform=0.0, k_weighting=False
+    )
     _, terms = objective(*pair(), config)
     assert set(terms) == {"spectral_convergence", "instantaneous_frequency", "group_delay"}
 

@@ -26,7 +26,7 @@ def test_one_step_is_torchs():
     from earvae_jax.train.studies import torch_step
 
     optimizer = {"learning_rate": 1e-3, "warmup": 0.0, "epsilon": EPSILON, "betas": [0.8, 0.99]}
-    objective = {"n_ffts": [256, 64], "phase_n_ffts": [256], "waveform": 1.0}
+    objective = {"n_ffts": [256, 64], "phase_n_ffts": [256], "waveform": 1.0, "log_waveform": 0.3}
     config = small_training.config(strides=(2, 4), transformer=True, optimizer=optimizer, objective=objective)
     config = dataclasses.replace(
         config, adversarial=dataclasses.replace(config.adversarial, optimizer=config.optimizer)
