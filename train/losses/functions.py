@@ -32,7 +32,7 @@ def waveform_loss(prediction: Float[Array, "B T C"], target: Float[Array, "B T C
 def log_waveform_loss(prediction: Float[Array, "B T C"], target: Float[Array, "B T C"]) -> Float[Array, ""]:
     """Mean over items of ln(r + 1e-3), where r is an item's `waveform_loss`.
 
-    This is the negative signal-to-distortion ratio but for a factor, 10 / ln 10. Each item counts alike, while
+    This is the negative signal-to-distortion ratio but for a factor, 10/ln 10. Each item counts alike, while
     `waveform_loss` is ruled by those that are reconstructed worst. Above 30 dB there is nothing left to gain.
     """
     return jnp.mean(jnp.log(_relative_error(prediction, target) + _LEAST_ERROR))
