@@ -14,6 +14,7 @@ class DataConfig:
     validation: tuple[
         str, ...
     ] = ()  # the same, held out; none: a twentieth of the training files, or synthetic music
+    synthetic_share: float = 0.0  # part of the training examples that are synthetic beside recordings
     validation_items: int = 8  # crops that validation measures
     crop_samples: int = 65_536  # length of a training example, a multiple of the model's downsampling ratio
     batch_size: int = 8  # examples of one optimizer step, over all devices and accumulation steps
@@ -30,6 +31,9 @@ class DataConfig:
             expect(all(places), name, places, "paths, none of them empty")
         expect_positive(self, "validation_items", "crop_samples", "batch_size", "threads", "buffered_batches")
         expect(self.gain_db[0] <= self.gain_db[1], "gain_db", self.gain_db, "[low, high]")
+        expect(
+            0 <= self.synthetic_share <= 1, "synthetic_share", self.synthetic_share, "a number from 0 to 1"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,15 +69,20 @@ def training_examples(config: DataConfig, *, sample_rate: int, seed: int) -> Tra
     Raises:
         UserError: the folders hold no audio, none that can be read, or none as long as a crop.
     """
-    if config.train:
-        files = training_files(config, sample_rate=sample_rate)
-        reader = CropReader(files, config, sample_rate=sample_rate, seed=seed)
-        return TrainingExamples(reader.draw, config, seed, reader.fingerprint, reader.skipped)
 
     def render(number: int) -> np.ndarray:
         return synthetic.render(2 * seed, number, samples=config.crop_samples, sample_rate=sample_rate)
 
-    return TrainingExamples(render, config, seed, _SYNTHETIC, {})
+    if not config.train:
+        return TrainingExamples(render, config, seed, _SYNTHETIC, {})
+    files = training_files(config, sample_rate=sample_rate)
+    reader = CropReader(files, config, sample_rate=sample_rate, seed=seed)
+
+    def draw(number: int) -> np.ndarray | None:
+        made = np.random.default_rng((seed, 3, number)).random() < config.synthetic_share
+        return render(number) if made else reader.draw(number)
+
+    return TrainingExamples(draw, config, seed, reader.fingerprint, reader.skipped)
 
 
 def training_batches(

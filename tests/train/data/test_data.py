@@ -116,6 +116,22 @@ def test_processes_share_the_batch_of_one(music):
     np.testing.assert_array_equal(whole, np.concatenate(parts, axis=1))
 
 
+def test_a_share_of_the_examples_is_synthetic(music):
+    def drawn(**changes):
+        example = data.training_examples(_config(**changes), sample_rate=RATE, seed=0)
+        return [example.draw(number) for number in range(60)]
+
+    recorded, made, mixed = (
+        drawn(train=(str(music),)),
+        drawn(),
+        drawn(train=(str(music),), synthetic_share=0.3),
+    )
+    is_made = [np.array_equal(a, b) for a, b in zip(mixed, made, strict=True)]
+    is_recorded = [np.array_equal(a, b) for a, b in zip(mixed, recorded, strict=True)]
+    assert all(a != b for a, b in zip(is_made, is_recorded, strict=True))
+    assert 9 <= sum(is_made) <= 27  # 18 ± 2.5 standard deviations
+
+
 def test_an_epoch_hears_every_file_as_often_as_crops_fit(music):
     _write(music / "long.wav", 30 * CROP / RATE)
     config = _config(music)
