@@ -44,8 +44,12 @@ ALLOWED = {
     "train.free_music": "",
     "train.losses": "train.config train.formulations",
     "train.data": "train.config",
-    "train.run": "train.config train.data train.losses",
-    "train.studies": "train.config train.data train.formulations train.losses train.run",
+    "train.step": "train.config train.losses",
+    "train.watch": "train.config train.losses train.step",
+    "train.run": "train.config train.data train.step train.watch",
+    "train.studies": (
+        "train.config train.data train.formulations train.losses train.step train.watch train.run"
+    ),
 }
 # The benchmarks measure against the torch port, with the same weights.
 EXCEPTIONS = {

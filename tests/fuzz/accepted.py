@@ -46,8 +46,8 @@ def install(seeds: Seeds) -> None:
 
 def train(config, workdir, **_) -> int:
     """In place of a run: everything that its first step needs, as shapes."""
-    from earvae_jax.train.run.step import Trainer
     from earvae_jax.train.run.workdir import claim
+    from earvae_jax.train.step.step import Trainer
 
     parameters.check_fits_in_memory(config.model_config)
     with claim(workdir):

@@ -12,8 +12,8 @@ import numpy as np
 import small_training
 
 from earvae_jax.train.config import TrainConfig
-from earvae_jax.train.run.step import Trainer, TrainState
-from earvae_jax.train.run.validation import Validator
+from earvae_jax.train.step.step import Trainer, TrainState
+from earvae_jax.train.watch.validation import Validator
 
 COMMAND = "from earvae_jax.command import main; main()"
 

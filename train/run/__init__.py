@@ -1,1 +1,1 @@
-"""What surrounds the steps of a run: its folder, checkpoints, validation, progress and exports."""
+"""What surrounds the steps of a run: the loop, its folder, checkpoints and exports."""

@@ -13,8 +13,8 @@ from earvae_jax import checkpoints
 from earvae_jax.errors import UserError
 from earvae_jax.system.atomic import replacing
 from earvae_jax.system.between_processes import local
-from earvae_jax.train.run.step import Trainer, TrainState
-from earvae_jax.train.run.validation import SCORE
+from earvae_jax.train.step.step import Trainer, TrainState
+from earvae_jax.train.watch.validation import SCORE
 
 
 class Exports:

@@ -17,14 +17,14 @@ from earvae_jax.parameters import check_fits_in_memory, fingerprint, named_array
 from earvae_jax.system.between_processes import any_process, failing_together, gather, local, replicate
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.data.batches import training_batches, training_examples, validation_audio
-from earvae_jax.train.run.board import Board
 from earvae_jax.train.run.checkpoints import Record, RunCheckpoints
 from earvae_jax.train.run.exports import Exports
-from earvae_jax.train.run.progress import Progress
 from earvae_jax.train.run.same_run import check_same_origin, rate_jumps
-from earvae_jax.train.run.step import Terms, Trainer, TrainState
-from earvae_jax.train.run.validation import SCORE, Validator
 from earvae_jax.train.run.workdir import claim
+from earvae_jax.train.step.step import Terms, Trainer, TrainState
+from earvae_jax.train.watch.board import Board
+from earvae_jax.train.watch.progress import Progress
+from earvae_jax.train.watch.validation import SCORE, Validator
 
 _DATA = "data"  # the mesh axis over which batches are split
 

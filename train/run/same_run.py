@@ -8,7 +8,7 @@ from absl import logging
 
 from earvae_jax.errors import UserError
 from earvae_jax.train.config import OptimizerConfig, TrainConfig
-from earvae_jax.train.run.optimizer import learning_rate
+from earvae_jax.train.step.optimizer import learning_rate
 
 # Options that may change between two calls with the same workdir; any other change makes it another run.
 _CHANGEABLE = frozenset(

@@ -24,7 +24,7 @@ from earvae_jax.system.compilation_cache import enable_compilation_cache
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.data.batches import validation_audio
 from earvae_jax.train.losses.objective import reconstruction_objective
-from earvae_jax.train.run.step import Trainer
+from earvae_jax.train.step.step import Trainer
 from earvae_jax.train.studies.terms import EDGES, TERMS, recipe
 
 

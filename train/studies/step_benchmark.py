@@ -30,7 +30,7 @@ from earvae_jax.model.lengths import latents_of
 from earvae_jax.system import machine
 from earvae_jax.system.compilation_cache import enable_compilation_cache
 from earvae_jax.train.config import TrainConfig
-from earvae_jax.train.run.step import Trainer
+from earvae_jax.train.step.step import Trainer
 
 _SETTLE = 0.25  # seconds; torch's threads spin for so long after their work
 

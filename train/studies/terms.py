@@ -29,8 +29,8 @@ from earvae_jax.system.compilation_cache import enable_compilation_cache
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.data.batches import validation_audio
 from earvae_jax.train.run.loop import train_to_the_end
-from earvae_jax.train.run.step import Trainer
-from earvae_jax.train.run.validation import mean_metrics
+from earvae_jax.train.step.step import Trainer
+from earvae_jax.train.watch.validation import mean_metrics
 
 BUDGET = (
     "optimizer.cooldown_steps=0",

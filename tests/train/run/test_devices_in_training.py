@@ -35,7 +35,7 @@ MESHED = """
 import dataclasses, functools, re, jax, numpy as np, small_training
 from jax.sharding import Mesh
 from tolerances import ACCUMULATION
-from earvae_jax.train.run.step import Trainer
+from earvae_jax.train.step.step import Trainer
 
 assert jax.device_count() == 8
 data = {"crop_samples": small_training.CROP, "batch_size": 8, "validation_items": 1}

@@ -23,7 +23,7 @@ from earvae_jax.audio.writer import write
 from earvae_jax.errors import UserError
 from earvae_jax.train.run import loop
 from earvae_jax.train.run.checkpoints import RunCheckpoints
-from earvae_jax.train.run.validation import Validator
+from earvae_jax.train.watch.validation import Validator
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

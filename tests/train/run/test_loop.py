@@ -18,7 +18,7 @@ from earvae_jax import checkpoints
 from earvae_jax.audio.writer import write
 from earvae_jax.errors import UserError
 from earvae_jax.train.run.loop import train
-from earvae_jax.train.run.step import Trainer
+from earvae_jax.train.step.step import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("tensorboardX", reason="training needs the extra `train`")
 
-from earvae_jax.train.run.board import Board
+from earvae_jax.train.watch.board import Board
 
 AUDIO = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 4000, 2)).astype(np.float32)
 

@@ -3,8 +3,8 @@
 import light_training
 import pytest
 
-from earvae_jax.train.run import progress
-from earvae_jax.train.run.progress import Progress
+from earvae_jax.train.watch import progress
+from earvae_jax.train.watch.progress import Progress
 
 CONFIG = light_training.config(steps=1000, log_every=1)
 BATCH_SECONDS = CONFIG.data.batch_size * CONFIG.data.crop_samples / 8000

@@ -17,8 +17,8 @@ from earvae_jax.train.config import AdversarialConfig, TrainConfig
 from earvae_jax.train.losses.adversarial import Parameters, Terms, adversarial_gradients, weighted
 from earvae_jax.train.losses.discriminator import Discriminator
 from earvae_jax.train.losses.objective import reconstruction_objective
-from earvae_jax.train.run.initialization import start_as_transform
-from earvae_jax.train.run.optimizer import build_optimizer, learning_rate
+from earvae_jax.train.step.initialization import start_as_transform
+from earvae_jax.train.step.optimizer import build_optimizer, learning_rate
 
 
 @jax.tree_util.register_dataclass

@@ -5,8 +5,8 @@ import pytest
 import small_training
 
 from earvae_jax.signal.block_transforms import block_dct
-from earvae_jax.train.run.step import Trainer
-from earvae_jax.train.run.validation import Validator, mean_metrics
+from earvae_jax.train.step.step import Trainer
+from earvae_jax.train.watch.validation import Validator, mean_metrics
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -17,7 +17,7 @@ from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.signal.block_transforms import block_dct
 from earvae_jax.signal.metrics import si_sdr
-from earvae_jax.train.run import initialization
+from earvae_jax.train.step import initialization
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

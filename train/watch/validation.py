@@ -11,7 +11,7 @@ from jaxtyping import Float
 from earvae_jax.signal.block_transforms import block_dct
 from earvae_jax.signal.metrics import evaluate_pair
 from earvae_jax.system.between_processes import local
-from earvae_jax.train.run.step import Trainer, TrainState
+from earvae_jax.train.step.step import Trainer, TrainState
 
 SCORE = "si_sdr"  # the best model is the one with the highest
 _DISTANCES = ("stft_distance", "mel_distance")  # the lower, the better

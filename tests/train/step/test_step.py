@@ -12,8 +12,8 @@ import small_training
 from tolerances import ACCUMULATION, LOSS_VALUE, REMATERIALIZED
 
 from earvae_jax.train.config import OptimizerConfig
-from earvae_jax.train.run.optimizer import learning_rate
-from earvae_jax.train.run.step import Trainer
+from earvae_jax.train.step.optimizer import learning_rate
+from earvae_jax.train.step.step import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -131,7 +131,7 @@ def test_learning_rate_is_the_published_schedule():
 
 
 def test_clipping_scales_the_whole_gradient():
-    from earvae_jax.train.run.optimizer import build_optimizer
+    from earvae_jax.train.step.optimizer import build_optimizer
 
     config = OptimizerConfig(learning_rate=1.0, clip_norm=1.0, warmup=0.0)
     gradient = {"a": jnp.full(4, 3.0), "b": jnp.full(9, -4.0)}

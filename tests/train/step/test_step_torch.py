@@ -13,7 +13,7 @@ import small_training
 from tolerances import LOSS_VALUE, STEP_GRADIENT_COSINE, STEP_PARAMETERS
 
 from earvae_jax.parameters import named_arrays
-from earvae_jax.train.run.step import Trainer
+from earvae_jax.train.step.step import Trainer
 
 # Large against rounding: where a gradient is rounding alone, the update must be small and not turn its sign.
 EPSILON = 0.1

@@ -1,0 +1,1 @@
+"""One training step as pure functions: updates, schedules and the weights to begin with."""
