@@ -113,6 +113,7 @@ def folder(model, tmp_path, monkeypatch) -> Path:
         "song.mp3",
         "my_music/one.wav",
         "my_music/album/two.flac",
+        "my_songs/three.wav",
         "pairs/NAME.wav",
         "pairs/NAME_vae_rec.wav",
     )

@@ -15,6 +15,7 @@ class DataConfig:
         str, ...
     ] = ()  # the same, held out; none: a twentieth of the training files, or synthetic music
     synthetic_share: float = 0.0  # part of the training examples that are synthetic beside recordings
+    songs: tuple[str, ...] = ()  # whole songs, measured every `songs_every` steps: folders, files, manifests
     validation_items: int = 8  # crops that validation measures
     crop_samples: int = 65_536  # length of a training example, a multiple of the model's downsampling ratio
     batch_size: int = 8  # examples of one optimizer step, over all devices and accumulation steps
@@ -26,7 +27,7 @@ class DataConfig:
     buffered_batches: int = 4  # batches prepared ahead
 
     def __post_init__(self):
-        for name in ("train", "validation"):
+        for name in ("train", "validation", "songs"):
             places = getattr(self, name)
             expect(all(places), name, places, "paths, none of them empty")
         expect_positive(self, "validation_items", "crop_samples", "batch_size", "threads", "buffered_batches")
@@ -86,9 +87,11 @@ class AdversarialConfig:
     kind: typing.Literal["least_squares", "hinge"] = "least_squares"
     weight: float = 0.1  # of the generator's adversarial term
     feature_matching_weight: float = 5.0
-    start_step: int = (
-        10_000  # generator steps before the adversarial terms and the discriminator's training begin
-    )
+    start_step: int = 10_000  # generator steps before the discriminator's training begins
+    alone_steps: int = 0  # steps from there in which only the discriminator learns from its judgement
+    ramp_steps: int = 0  # steps after that in which the generator's adversarial weights rise from 0
 
     def __post_init__(self):
-        expect_not_negative(self, "weight", "feature_matching_weight", "start_step")
+        expect_not_negative(
+            self, "weight", "feature_matching_weight", "start_step", "alone_steps", "ramp_steps"
+        )

@@ -53,6 +53,7 @@ class TrainConfig:
     max_skipped_steps: int = 10  # training stops after so many non-finite steps in a row
     log_every: int = 50  # steps
     validate_every: int = 1000  # steps
+    songs_every: int = 10_000  # steps, a multiple of `validate_every`
     checkpoint_every: int = 1000  # steps
     keep_checkpoints: int = 3  # number of latest ones; the best by validation is kept too
 
@@ -64,6 +65,7 @@ class TrainConfig:
             "max_skipped_steps",
             "log_every",
             "validate_every",
+            "songs_every",
             "checkpoint_every",
             "keep_checkpoints",
         )
@@ -76,6 +78,13 @@ class TrainConfig:
             self.data.batch_size,
             f"a multiple of accumulate, {self.accumulate}",
         )
+        if self.data.songs:
+            expect(
+                self.songs_every % self.validate_every == 0,
+                "songs_every",
+                self.songs_every,
+                f"a multiple of validate_every, {self.validate_every}",
+            )
         self._check_crop()
 
     def _check_crop(self) -> None:

@@ -11,6 +11,7 @@ from absl import logging
 
 from earvae_jax import checkpoints
 from earvae_jax.errors import UserError
+from earvae_jax.model.vae import EarVAE
 from earvae_jax.system.atomic import replacing
 from earvae_jax.system.between_processes import local
 from earvae_jax.train.step.step import Trainer, TrainState
@@ -33,15 +34,18 @@ class Exports:
         self._best_score = _score_in(self._best)
         self._written: int | None = None
 
+    def model(self, state: TrainState) -> EarVAE:
+        """The averaged model of a state, as one process holds it."""
+        bare = dataclasses.replace(state, optimizer=None, discriminator=None, discriminator_optimizer=None)
+        return self._trainer.model(jax.tree.map(local, bare))
+
     def write(self, state: TrainState, results: Mapping[str, float] | None = None) -> None:
         """Writes the model of a state with its validation results, once for each step.
 
         Raises:
           UserError: the disk is full or fails.
         """
-        bare = dataclasses.replace(state, optimizer=None, discriminator=None, discriminator_optimizer=None)
-        bare = jax.tree.map(local, bare)
-        step = int(bare.step)
+        step = int(local(state.step))
         if step == self._written:
             return
         provenance = {
@@ -50,7 +54,7 @@ class Exports:
             **({"origin": self._origin} if self._origin else {}),
             **({"validation": dict(results)} if results else {}),
         }
-        checkpoints.save(self.path, self._trainer.model(bare), provenance=provenance, overwrite=True)
+        checkpoints.save(self.path, self.model(state), provenance=provenance, overwrite=True)
         score = (results or {}).get(SCORE)
         if score is not None and (self._best_score is None or score > self._best_score):
             try:

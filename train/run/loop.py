@@ -20,9 +20,9 @@ from earvae_jax.train.data.batches import training_batches, training_examples, v
 from earvae_jax.train.run.checkpoints import Record, RunCheckpoints
 from earvae_jax.train.run.exports import Exports
 from earvae_jax.train.run.same_run import check_same_origin, rate_jumps
+from earvae_jax.train.run.watcher import Watcher
 from earvae_jax.train.run.workdir import claim
 from earvae_jax.train.step.step import Terms, Trainer, TrainState
-from earvae_jax.train.watch.board import Board
 from earvae_jax.train.watch.progress import Progress
 from earvae_jax.train.watch.validation import SCORE, Validator
 
@@ -116,7 +116,7 @@ class _Run:
         )
         self.progress = Progress(config, rate)
         self.exports = Exports(workdir, self.trainer, self.origin or {})
-        self.board = Board(workdir / "tensorboard" if self.first else None, after=after)
+        self.watcher = Watcher(config, workdir, self.trainer, self.validator, self.exports, after=after)
 
     def _continued(self, origin: Mapping[str, Any]) -> tuple[TrainState, Mapping[str, Any] | None]:
         """State and origin of the latest checkpoint."""
@@ -145,7 +145,7 @@ class _Run:
             for number in (signal.SIGINT, signal.SIGTERM):
                 ending.callback(signal.signal, number, signal.signal(number, self._interrupt))
             ending.callback(self.batches.close)
-            ending.callback(self.board.close)
+            ending.callback(self.watcher.close)
             ending.callback(self.saves.close)
             return self._loop()
 
@@ -201,8 +201,7 @@ class _Run:
             self._give_up(in_a_row)
         if (averages := self.progress.add({} if in_a_row else values, done)) is not None:
             skipped = {"steps": self.skipped, "files": len(self.examples.skipped)}
-            self.board.scalars(done, "train", averages)
-            self.board.scalars(done, "skipped", skipped)
+            self.watcher.trained(done, averages, skipped)
             if self.first:
                 logging.info("%s", self.progress.line(averages, done, skipped))
 
@@ -233,9 +232,7 @@ class _Run:
             except UserError as error:
                 logging.warning("%s", error)
         self._save(done, results)
-        self.board.scalars(done, "validation", results)
-        self.board.scalars(done, "gain_over_transform", gains)
-        self.board.pairs(done, self.validator.audio, reconstructions, self.validator.sample_rate)
+        self.watcher.validated(done, self.state, reconstructions, results, gains)
 
     def _save(self, done: int, metrics: Mapping[str, float] | None) -> None:
         position = tuple(gather(self.batches.get_state()))

@@ -8,7 +8,7 @@ from absl import logging
 
 from earvae_jax.errors import UserError
 from earvae_jax.train.config import OptimizerConfig, TrainConfig
-from earvae_jax.train.step.optimizer import learning_rate
+from earvae_jax.train.step.schedules import learning_rate
 
 # Options that may change between two calls with the same workdir; any other change makes it another run.
 _CHANGEABLE = frozenset(
@@ -16,6 +16,8 @@ _CHANGEABLE = frozenset(
         "steps",
         "log_every",
         "validate_every",
+        "songs_every",
+        "data.songs",
         "checkpoint_every",
         "keep_checkpoints",
         "max_skipped_steps",

@@ -96,7 +96,8 @@ def _fill(parameter: nnx.Param, value: float, where: slice = slice(None)) -> Non
 
 def _mid_side(channels: int) -> Float[np.ndarray, " 1 in out"]:
     """Left and right to mid and side and back, orthonormal; other numbers of channels stay as they are."""
-    return np.float32(hadamard(2) / math.sqrt(2) if channels == 2 else np.eye(channels))[None]
+    signals = hadamard(2) / math.sqrt(2) if channels == 2 else np.eye(channels)
+    return signals[None].astype(np.float32)
 
 
 def _block_transform(signal: int, audio_channels: int, stride: int) -> Float[np.ndarray, " stride in out"]:
@@ -144,7 +145,7 @@ def _nearest_rotation(
 ) -> Float[np.ndarray, "out kept"]:
     """The orthonormal directions among the cascade's outputs that are closest to the wanted ones."""
     left, _, right = np.linalg.svd(np.einsum("tco,tck->ok", cascade, wanted), full_matrices=False)
-    return np.float32(left @ right)
+    return (left @ right).astype(np.float32)
 
 
 def _embed(conv: Conv, kernel: Float[np.ndarray, "K I O"]) -> None:

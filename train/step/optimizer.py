@@ -1,19 +1,9 @@
 """AdamW with the inverse-root schedule of the Oobleck recipe."""
 
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
 
 from earvae_jax.train.config import OptimizerConfig
-
-
-def learning_rate(step: Array | int, config: OptimizerConfig, steps: int) -> Float[Array, ""]:
-    """(1 − warmup^(n+1)) · base · (1 + n/decay_steps)^-½; it falls to 0 over the last `cooldown_steps`."""
-    step = jnp.asarray(step, jnp.float32)
-    rate = (1 - config.warmup ** (step + 1)) * config.learning_rate / jnp.sqrt(1 + step / config.decay_steps)
-    if config.cooldown_steps:
-        rate *= jnp.clip((steps - step) / config.cooldown_steps, 0, 1)
-    return rate
+from earvae_jax.train.step.schedules import learning_rate
 
 
 def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:

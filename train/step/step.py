@@ -18,7 +18,8 @@ from earvae_jax.train.losses.adversarial import Parameters, Terms, adversarial_g
 from earvae_jax.train.losses.discriminator import Discriminator
 from earvae_jax.train.losses.objective import reconstruction_objective
 from earvae_jax.train.step.initialization import start_as_transform
-from earvae_jax.train.step.optimizer import build_optimizer, learning_rate
+from earvae_jax.train.step.optimizer import build_optimizer
+from earvae_jax.train.step.schedules import adversarial_share, learning_rate
 
 
 @jax.tree_util.register_dataclass
@@ -53,7 +54,7 @@ class Trainer:
         self._optimizer = build_optimizer(config.optimizer, config.steps)
         self._adversarial = config.adversarial
         if self._adversarial is not None:
-            self._discriminator, *_ = _split(self._build_discriminator(self._adversarial, None))
+            self.discriminator, *_ = _split(self._build_discriminator(self._adversarial, None))
             discriminator_steps = max(config.steps - self._adversarial.start_step, 1)
             self._discriminator_optimizer = build_optimizer(self._adversarial.optimizer, discriminator_steps)
 
@@ -160,16 +161,17 @@ class Trainer:
         if adversarial:
             assert self._adversarial is not None  # `adversarial` follows from its start_step
             of_audio, discriminator_gradient, judged = adversarial_gradients(
-                self._discriminator,
+                self.discriminator,
                 state.discriminator,
                 audio,
                 prediction,
                 config=self._adversarial,
                 dtype=jnp.dtype(self.config.compute_dtype),
             )
-            of_prediction += of_audio
+            share = adversarial_share(state.step, self._adversarial)
+            of_prediction += share * of_audio
             terms |= judged
-            terms["loss"] += weighted(judged, self._adversarial)
+            terms["loss"] += share * weighted(judged, self._adversarial)
         (generator_gradient,) = pull_to_generator((of_prediction, of_kl))
         return generator_gradient, discriminator_gradient, terms
 
@@ -184,7 +186,8 @@ class Trainer:
         generator_gradient, discriminator_gradient, terms = self._over_devices(
             state, audio, noise, adversarial
         )
-        norm = optax.tree.norm(generator_gradient)
+        norms = {part: optax.tree.norm(gradient) for part, gradient in generator_gradient.items()}
+        norm = optax.tree.norm(norms)
         updates, optimizer = self._optimizer.update(generator_gradient, state.optimizer, state.generator)
         generator = optax.apply_updates(state.generator, updates)
         # Early on the average covers about a tenth of the steps done, and forgets the random start.
@@ -207,7 +210,9 @@ class Trainer:
                 updated, discriminator=discriminator, discriminator_optimizer=optimizer
             )
             terms["discriminator_gradient_norm"] = discriminator_norm
-        terms["gradient_norm"] = norm
+            assert self._adversarial is not None
+            terms["adversarial_share"] = adversarial_share(state.step, self._adversarial)
+        terms |= {"gradient_norm": norm, **{f"gradient_norm/{part}": n for part, n in norms.items()}}
         terms["learning_rate"] = learning_rate(
             state.step - state.skipped, self.config.optimizer, self.config.steps
         )

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy import signal
@@ -21,33 +20,10 @@ from scipy import signal
 from earvae_jax import checkpoints
 from earvae_jax.command import run_program
 from earvae_jax.system.compilation_cache import enable_compilation_cache
-from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.data.batches import validation_audio
-from earvae_jax.train.losses.objective import reconstruction_objective
 from earvae_jax.train.step.step import Trainer
-from earvae_jax.train.studies.terms import EDGES, TERMS, recipe
-
-
-def term_gradients(
-    prediction: Float[np.ndarray, "I T 2"], target: Float[np.ndarray, "I T 2"], config: TrainConfig
-) -> dict[str, Float[np.ndarray, "I T 2"]]:
-    """The gradient of each weighted term of the objective at the prediction, by the term's name."""
-    rate = config.sample_rate
-    found = {}
-    for term in config.objective.active:
-        others = dict.fromkeys(TERMS, 0.0) | {term: getattr(config.objective, term)}
-        objective = dataclasses.replace(config.objective, **others)
-
-        @jax.jit
-        def gradient(prediction, target, objective=objective):
-            def loss(audio):
-                return reconstruction_objective(audio, target, sample_rate=rate, config=objective)[0]
-
-            return jax.grad(loss)(prediction)
-
-        pairs = zip(prediction, target, strict=True)
-        found[term] = np.concatenate([gradient(jnp.asarray(p[None]), jnp.asarray(t[None])) for p, t in pairs])
-    return found
+from earvae_jax.train.studies.terms import EDGES, recipe
+from earvae_jax.train.watch.pulls import Pulls
 
 
 def in_bands(audio: Float[np.ndarray, "I T 2"], sample_rate: int) -> dict[str, float]:
@@ -97,7 +73,8 @@ def main(words: Sequence[str] | None = None) -> None:
     model = checkpoints.load(asked.checkpoint) if asked.checkpoint else trainer.model(trainer.initial_state())
     reconstruct = jax.jit(lambda audio: model.decode(model.encode(audio).mean))
     prediction = np.concatenate([np.asarray(reconstruct(crop[None])) for crop in target])
-    sys.stdout.write(table(term_gradients(prediction, target, config), rate))
+    pulls = Pulls(trainer)(None, prediction, target, judged=False)
+    sys.stdout.write(table(pulls, rate))
 
 
 if __name__ == "__main__":

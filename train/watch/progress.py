@@ -54,7 +54,8 @@ class Progress:
     def line(self, averages: Mapping[str, float], done: int, skipped: Mapping[str, int]) -> str:
         """Step, losses, what was skipped so far, seconds of audio per second, and time left at this pace."""
         parts = [f"step {done}/{self._config.steps}"]
-        parts += [f"{name} {value:.4g}" for name, value in averages.items()]
+        # Names with a stroke are parts of what stands without; they are for the board alone.
+        parts += [f"{name} {value:.4g}" for name, value in averages.items() if "/" not in name]
         parts += [f"{count} {what} skipped" for what, count in skipped.items() if count]
         if self._recent:
             pace = sum(self._recent) / len(self._recent)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from earvae_jax.model.bottleneck import Posterior
 from earvae_jax.signal.block_transforms import block_dct
 from earvae_jax.signal.metrics import evaluate_pair
 from earvae_jax.system.between_processes import local
@@ -26,6 +27,12 @@ class Validator:
         self._reconstruct = jax.jit(
             lambda generator, constants, audio: trainer.reconstruct(generator, constants, audio, None)[0]
         )
+        dtype = jnp.dtype(trainer.config.compute_dtype)
+        self._encode = jax.jit(
+            lambda state, audio: jax.tree.map(
+                lambda leaf: leaf.astype(jnp.float32), trainer.model(state).encode(audio.astype(dtype))
+            )
+        )
         self._latent_dim, self._ratio = (
             trainer.model_config.latent_dim,
             trainer.model_config.downsampling_ratio,
@@ -37,6 +44,13 @@ class Validator:
             self._reconstruct(state.average, state.constants, jnp.asarray(crop[None])) for crop in self.audio
         )
         return np.concatenate([np.asarray(local(crop)) for crop in crops])
+
+    def latents(self, state: TrainState) -> Posterior:
+        """The latents of every crop with the averaged weights, as arrays of NumPy."""
+        found = [self._encode(state, jnp.asarray(crop[None])) for crop in self.audio]
+        return jax.tree.map(
+            lambda *leaves: np.concatenate([np.asarray(local(leaf)) for leaf in leaves]), *found
+        )
 
     def measure(self, reconstructions: Float[np.ndarray, "I T C"]) -> dict[str, float]:
         """`mean_metrics` against the held-out crops; empty if a reconstruction is not finite."""

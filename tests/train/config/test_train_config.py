@@ -213,7 +213,7 @@ def test_an_unknown_config_names_the_bundled_ones():
 
 # What changes neither the data trained on nor the training.
 BESIDE = {"train", "validation", "validation_items", "threads", "buffered_batches"}
-BESIDE |= {"log_every", "validate_every", "checkpoint_every", "keep_checkpoints"}
+BESIDE |= {"log_every", "validate_every", "songs_every", "checkpoint_every", "keep_checkpoints"}
 
 
 def _keys(values, prefix=()):

@@ -12,7 +12,7 @@ import small_training
 from tolerances import ACCUMULATION, LOSS_VALUE, REMATERIALIZED
 
 from earvae_jax.train.config import OptimizerConfig
-from earvae_jax.train.step.optimizer import learning_rate
+from earvae_jax.train.step.schedules import adversarial_share, learning_rate, milestones
 from earvae_jax.train.step.step import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -62,6 +62,39 @@ def test_the_discriminator_waits_until_its_start(small):
     training, terms = compiled(trainer, True)(state, audio)
     assert {"adversarial", "feature_matching", "discriminator"} <= terms.keys()
     assert not np.array_equal(*(jax.tree.leaves(s.discriminator)[0] for s in (state, training)))
+
+
+def test_the_discriminator_trains_alone_before_its_terms_reach_the_generator(small):
+    trainer, state, audio = small
+    adversarial = dataclasses.replace(trainer.config.adversarial, start_step=0, alone_steps=3, ramp_steps=2)
+    warm = Trainer(dataclasses.replace(trainer.config, adversarial=adversarial))
+    without, _ = compiled(trainer, False)(state, audio)
+    alone, terms = compiled(warm, True)(state, audio)
+    same(alone.generator, without.generator, 0)
+    assert float(terms["adversarial_share"]) == 0
+    assert not np.array_equal(*(jax.tree.leaves(s.discriminator)[0] for s in (state, alone)))
+    later = dataclasses.replace(state, step=jnp.int32(3))
+    with_terms, without = (
+        leaves(compiled(one, judged)(later, audio)[0].generator)
+        for one, judged in ((warm, True), (trainer, False))
+    )
+    assert any(not np.array_equal(with_terms[name], without[name]) for name in without)
+    shares = [float(adversarial_share(step, adversarial)) for step in range(7)]
+    assert shares == [0, 0, 0, 0.5, 1, 1, 1]
+
+
+def test_the_gradients_norm_is_that_of_its_parts(small):
+    trainer, state, audio = small
+    _, terms = compiled(trainer, False)(state, audio)
+    parts = [float(value) for name, value in terms.items() if name.startswith("gradient_norm/")]
+    assert len(parts) >= 2
+    assert float(terms["gradient_norm"]) == pytest.approx(np.linalg.norm(parts), rel=1e-5)
+    gradient, _, _ = jax.jit(functools.partial(trainer.gradients, adversarial=False))(
+        state, audio, trainer.noise(state.step, len(audio))
+    )
+    assert float(terms["gradient_norm/encoder"]) == pytest.approx(
+        np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient["encoder"]))), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -128,6 +161,23 @@ def test_learning_rate_is_the_published_schedule():
         float(learning_rate(950, config, 1000)) / 2
     )
     assert float(learning_rate(1000, cooled, 1000)) == 0
+
+
+def test_milestones_are_where_a_schedule_turns():
+    config = small_training.config(steps=1000)
+    adversarial = dataclasses.replace(
+        config.adversarial,
+        start_step=100,
+        alone_steps=50,
+        ramp_steps=100,
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup=0.0),
+    )
+    optimizer = OptimizerConfig(learning_rate=1e-3, warmup=0.9, cooldown_steps=200)
+    found = dict(milestones(dataclasses.replace(config, optimizer=optimizer, adversarial=adversarial)))
+    assert list(found) == [0, 44, 100, 150, 250, 800, 999]
+    assert found[44]["learning_rate"] == pytest.approx(0.99e-3, rel=0.01)
+    assert "discriminator_learning_rate" not in found[44] and found[100]["adversarial_share"] == 0
+    assert found[250]["adversarial_share"] == 1 and found[999]["learning_rate"] < 1e-5
 
 
 def test_clipping_scales_the_whole_gradient():
