@@ -29,7 +29,7 @@ _GROUPS = {
     "skipped": "Skipped",
 }
 _POINTS = 400  # of a curve; more would not be seen
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 240, 110, 40, 14
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 240, 110, 52, 14
 
 
 def write_summary(
@@ -47,11 +47,14 @@ def write_summary(
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in warnings)
         parts.append(f'<h2>Warnings</h2><ul class="warnings">{lines}</ul>')
     for group, heading in _GROUPS.items():
-        charts = [
-            _chart(name.removeprefix(f"{group}/"), points)
+        found = {
+            name.removeprefix(f"{group}/"): points
             for name, points in sorted(curves.items())
             if name.startswith(f"{group}/")
-        ]
+        }
+        metrics = {NAMES[name]: found.pop(name) for name in NAMES if name in found}
+        others = {name.replace("_", " "): points for name, points in found.items()}
+        charts = [_chart(title, points) for title, points in (metrics | others).items()]
         if charts:
             parts.append(f'<h2>{heading}</h2><div class="charts">{"".join(charts)}</div>')
     if songs:
@@ -90,7 +93,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _chart(name: str, points: Sequence[tuple[int, float]]) -> str:
+def _chart(title: str, points: Sequence[tuple[int, float]]) -> str:
     """A curve with its lowest and highest value at the side, its last one in the caption."""
     thinned = list(_thinned(points))
     first, last = points[0][0], points[-1][0]
@@ -103,14 +106,14 @@ def _chart(name: str, points: Sequence[tuple[int, float]]) -> str:
     marks = [(4, 11, high), (floor, floor, low)]
     lines = "".join(
         f'<line x1="{_LEFT}" x2="{_WIDTH}" y1="{at}" y2="{at}"/>'
-        f'<text x="{_LEFT - 4}" y="{text_at}" text-anchor="end">{_number(value)}</text>'
+        f'<text x="{_LEFT - 4}" y="{text_at}" text-anchor="end">{value:.3g}</text>'
         for at, text_at, value in marks
     )
     ends = (
         f'<text x="{_LEFT}" y="{_HEIGHT - 2}">{first}</text>'
         f'<text x="{_WIDTH}" y="{_HEIGHT - 2}" text-anchor="end">{last}</text>'
     )
-    title = html.escape(name.replace("_", " "))
+    title = html.escape(title)
     return (
         f"<figure><figcaption><span>{title}</span><b>{_number(points[-1][1])}</b></figcaption>"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{title} over steps">'

@@ -52,7 +52,7 @@ def test_a_curve_goes_through_its_points(tmp_path):
     page = written(tmp_path)
     charts = re.findall(r"<figure>.*?</figure>", page, re.DOTALL)
     assert len(charts) == len(CURVES)
-    (chart,) = (each for each in charts if "si sdr" in each)
+    (chart,) = (each for each in charts if "SI-SDR dB" in each)
     figure = ElementTree.fromstring(chart)
     assert figure.find("figcaption/b").text == "2.25"
     points = [
