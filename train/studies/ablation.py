@@ -1,16 +1,17 @@
 """Measures what each part of the objective is worth: `python -m earvae_jax.train.studies.ablation WORKDIR`.
 
-Trains by the demo's recipe (`configs/train_demo.json`) on a fifteenth of its steps, once with the whole
-objective and once without each part, from the same seed on the same crops, and measures all of them on the
-same held-out music. The whole objective from another seed, on other crops, shows how large a difference is
-chance. After an interruption the same command continues.
+Trains by the demo's recipe (`configs/train_demo.json`) on a small part of its steps, with the whole objective
+and with each change of it, each from several seeds. A seed decides the initial weights, the crops and their
+order, so the variants of one seed differ in the objective alone, and the difference from the whole objective
+is taken within a seed. All are measured on the same held-out music. After an interruption the same command
+continues.
 """
 
 import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
+from jaxtyping import Float
 
 from earvae_jax import checkpoints
 from earvae_jax.command import run_program
@@ -31,72 +33,116 @@ from earvae_jax.train.watch.validation import mean_metrics
 
 # Changes of the recipe, as `earvae train --set` takes them.
 BUDGET = (
-    "steps=400",
-    "optimizer.cooldown_steps=130",
-    "ema_decay=0.99",
+    "steps=2000",
+    "optimizer.cooldown_steps=600",
+    "ema_decay=0.998",
     "data.validation_items=32",
     "log_every=100",
-    "validate_every=400",
-    "checkpoint_every=200",
+    "validate_every=2000",
+    "checkpoint_every=250",
 )
 VARIANTS: dict[str, dict[str, Any]] = {
     "whole objective": {},
-    "another seed": {"seed": 1},
     "without correlation": {"correlation": 0.0},
     "without IF and GD": {"instantaneous_frequency": 0.0, "group_delay": 0.0},
     "without K-weighting": {"k_weighting": False},
     "without MSLR (left and right alone)": {"mid_side": False},
+    "published phase losses (no wrapping, no weighting)": {"wrap": False, "weighting": None},
 }
+Results = dict[str, list[dict[str, float]]]  # the metrics for each seed, by the variant's name
 
 
-def recipe() -> TrainConfig:
-    """The demo's recipe with the changes of `BUDGET`."""
+def recipe(changes: Sequence[str] = ()) -> TrainConfig:
+    """The demo's recipe with the changes of `BUDGET` and those given."""
     with resources.as_file(resources.files("earvae_jax.configs") / "train_demo.json") as path:
-        return TrainConfig.from_json(path, BUDGET)
+        return TrainConfig.from_json(path, (*BUDGET, *changes))
 
 
-def ablation(config: TrainConfig, workdir: Path) -> dict[str, dict[str, float]]:
-    """Trains each variant in a folder of its own; returns its mean metrics over the held-out crops."""
-    results = {}
-    for name, changes in VARIANTS.items():
-        folder = workdir / name.split(" (")[0].replace(" ", "_")
-        logging.info("%s", name)
-        train_to_the_end(_variant(config, **changes), folder)
-        results[name] = _measured(config, folder / "model.safetensors")
+def ablation(config: TrainConfig, workdir: Path, seeds: int, names: Sequence[str] = ()) -> Results:
+    """Trains each variant from each seed in a folder of its own and measures it on the held-out crops.
+
+    `names` chooses variants by how their names begin. Seeds come one after the other, so that an early look
+    finds all variants of the first.
+    """
+    rate = config.sample_rate
+    crops = validation_audio(config.data, sample_rate=rate, seed=config.seed)
+    results: Results = {}
+    for seed in range(seeds):
+        for name, changes in VARIANTS.items():
+            if names and not any(name.startswith(each) for each in names):
+                continue
+            folder = workdir / f"{name.split(' (')[0].replace(' ', '_')}_{seed}"
+            kept = folder / "measured.json"
+            if not kept.exists():
+                logging.info("%s, seed %d", name, seed)
+                objective = dataclasses.replace(config.objective, **changes)
+                train_to_the_end(
+                    dataclasses.replace(config, seed=config.seed + seed, objective=objective), folder
+                )
+                _write(kept, _measured(folder / "model.safetensors", crops, rate))
+            results.setdefault(name, []).append(json.loads(kept.read_text(encoding="utf-8")))
     return results
 
 
-def _variant(config: TrainConfig, *, seed: int = 0, **changes: Any) -> TrainConfig:
-    objective = dataclasses.replace(config.objective, **changes)
-    return dataclasses.replace(config, seed=config.seed + seed, objective=objective)
+def table(results: Results) -> str:
+    """Mean ± standard deviation over the seeds, and of the differences from the first variant; Markdown."""
+    first = next(iter(results.values()))
+
+    def own(values, metric):
+        return [each[metric] for each in values]
+
+    def difference(values, metric):
+        pairs = zip(own(values, metric), own(first, metric), strict=True)
+        return [value - whole for value, whole in pairs]
+
+    seeds = f"{len(first)} seed" + ("s" if len(first) != 1 else "")
+    return (
+        f"Means ± standard deviations over {seeds}:\n\n"
+        + _rows(results, own, "{:.3f}")
+        + "\nDifferences from the first row within a seed:\n\n"
+        + _rows(dict(list(results.items())[1:]), difference, "{:+.3f}")
+    )
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
-    """The results as a Markdown table."""
+def _rows(results: Results, values_of: Callable[..., list[float]], mean_format: str) -> str:
     lines = ["| objective | " + " | ".join(METRICS.values()) + " |", "|---" * (len(METRICS) + 1) + "|"]
     for name, values in results.items():
-        lines.append(f"| {name} | " + " | ".join(f"{values[metric]:.3f}" for metric in METRICS) + " |")
+        cells = []
+        for metric in METRICS:
+            found = values_of(values, metric)
+            spread = f" ± {np.std(found, ddof=1):.3f}" if len(found) > 1 else ""
+            cells.append(mean_format.format(np.mean(found)) + spread)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _measured(config: TrainConfig, path: Path) -> dict[str, float]:
+def _measured(path: Path, crops: Float[np.ndarray, "I T C"], sample_rate: int) -> dict[str, float]:
     model = checkpoints.load(path)
-    rate = config.sample_rate
-    crops = validation_audio(config.data, sample_rate=rate, seed=config.seed)
     reconstruct = jax.jit(lambda audio: model.decode(model.encode(audio).mean))
     reconstructions = np.concatenate([np.asarray(reconstruct(crop[None])) for crop in crops])
-    return mean_metrics(crops, reconstructions, rate)
+    return mean_metrics(crops, reconstructions, sample_rate)
+
+
+def _write(path: Path, values: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Runs all variants, prints the table and keeps the figures in `WORKDIR/ablation.json`."""
+    """Runs all variants, prints the tables and keeps the figures in `WORKDIR/ablation.json`."""
     parser = argparse.ArgumentParser(prog="python -m earvae_jax.train.studies.ablation", description=__doc__)
     parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="folder for a run of each variant")
-    workdir = parser.parse_args(words).workdir
+    parser.add_argument("--train", nargs="+", metavar="MUSIC", help="default: synthetic music")
+    parser.add_argument("--held-out", nargs="+", metavar="MUSIC", help="default: a part of --train")
+    parser.add_argument("--seeds", type=int, default=3, help="default: 3")
+    parser.add_argument("--only", nargs="*", default=(), metavar="NAME", help="variants by their beginnings")
+    parser.add_argument("--set", nargs="*", default=(), metavar="KEY=VALUE", help="changes of the recipe")
+    asked = parser.parse_args(words)
     enable_compilation_cache()
-    results = ablation(recipe(), workdir)
-    with replacing(workdir / "ablation.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    music = {"train": asked.train, "validation": asked.held_out}
+    places = [f"data.{key}={json.dumps(places)}" for key, places in music.items() if places]
+    results = ablation(recipe([*places, *asked.set]), asked.workdir, asked.seeds, asked.only)
+    _write(asked.workdir / "ablation.json", results)
     sys.stdout.write(table(results))
 
 
