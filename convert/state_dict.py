@@ -102,7 +102,12 @@ def _of_one_model(path: Path, tensors: dict[str, np.ndarray]) -> tuple[str, dict
         logging.info("%s: taking the %s under %r, not those under %s", path, kind, chosen.prefix, left)
     elif chosen.prefix:
         logging.info("%s: taking the weights under %r", path, chosen.prefix)
-    return chosen.prefix, under(chosen.prefix, chosen.nested)
+    inside = under(chosen.prefix, chosen.nested)
+    # Single numbers beside the parts of the model count steps, as those of an average do.
+    parts = ("encoder.", "decoder.", "transformers.")
+    return chosen.prefix, {
+        key: array for key, array in inside.items() if key.startswith(parts) or array.size != 1
+    }
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
