@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
+from earvae_jax.borders import reason
 from earvae_jax.errors import UserError
 from earvae_jax.system.addresses import address
 
@@ -137,7 +138,11 @@ def _explaining(remote: HubAddress, *, cached_only: bool = True) -> Iterator[Non
         raise UserError(f"{text}: {repo} has no file {remote.path}") from None
     # The errors of the HTTP library that this version of the Hub's client uses derive from these bases.
     except (OSError, *errors.HfHubHTTPError.__bases__) as error:  # type: ignore[misc] # they are exceptions
-        raise UserError(f"{text}: cannot be fetched ({str(error).splitlines()[0]})") from None
+        on_the_way = isinstance(error, ConnectionError) or not isinstance(error, OSError)
+        said = reason(error)
+        if on_the_way:
+            said = f"the Hugging Face Hub cannot be reached: {said}; download it elsewhere and pass its path"
+        raise UserError(f"{text}: cannot be fetched ({said})") from None
 
 
 def folder_of(path: str) -> str:
