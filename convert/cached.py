@@ -9,6 +9,7 @@ from absl import logging
 from earvae_jax.borders import explaining, shown
 from earvae_jax.convert import from_torch, sources
 from earvae_jax.errors import UserError
+from earvae_jax.system.addresses import address
 from earvae_jax.system.user_cache import cache_folder
 
 _VERSION = 1  # of what a conversion makes of a file; another one does not find the files of before
@@ -22,17 +23,19 @@ def checkpoint_of(source: str | Path) -> Path:
     Raises:
       UserError: the source does not convert without options, or the cache cannot be written.
     """
+    name = address(source) or source
+    found = sources.locate(source)
+    checkpoint = cache_folder() / "models" / f"{found.weights.stem}-{_key(found)}.safetensors"
+    if checkpoint.is_file():
+        return checkpoint
     try:
-        found = sources.locate(source)
-        checkpoint = cache_folder() / "models" / f"{found.weights.stem}-{_key(found)}.safetensors"
-        if not checkpoint.is_file():
-            from_torch.convert(source, checkpoint, overwrite=True)
-            logging.info("%s: converted into %s", found.shown, shown(checkpoint))
+        from_torch.convert(source, checkpoint, overwrite=True)
     except UserError as error:
         raise UserError(
-            f"{source}: not a checkpoint of this project, and it does not convert by itself ({error}): "
-            f"run earvae convert from-torch {source} DIR"
+            f"{name}: not a checkpoint of this project, and it does not convert by itself ({error}): "
+            f"run earvae convert from-torch {name} DIR"
         ) from None
+    logging.info("%s: converted into %s", found.shown, shown(checkpoint))
     return checkpoint
 
 

@@ -241,14 +241,7 @@ def _local(path: str | os.PathLike[str]) -> Path:
     remote = address(path)
     if remote is None:
         return Path(path)
-    raise UserError(
-        f"{remote}: a checkpoint is a local path; "
-        + (
-            f"for PyTorch weights on the Hub run: earvae convert from-torch {remote} DIR"
-            if remote.startswith("hf://")
-            else "download it and pass its path"
-        )
-    )
+    raise UserError(f"{remote}: this is no local path: download it and pass its path")
 
 
 def _file_metadata(path: Path) -> dict[str, Any] | None:
