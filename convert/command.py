@@ -17,9 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     into.add_argument("weights", metavar="WEIGHTS", help=WEIGHTS_HELP)
     into.add_argument("output", metavar="OUT_DIR", help="checkpoint to write")
     add_weights_arguments(into)
-    back = directions.add_parser("to-torch", help="a checkpoint to a bare PyTorch state dict")
+    back = directions.add_parser("to-torch", help="a checkpoint to PyTorch weights")
     back.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint to read")
-    back.add_argument("output", metavar="OUT.pyt", help="file to write")
+    back.add_argument("output", metavar="OUT.pyt", help="file to write; a folder for the other layouts")
+    back.add_argument(
+        "--layout",
+        default="published",
+        choices=("published", "stable-audio-tools", "diffusers"),
+        help="published: a bare state dict of torch.save; the others: a folder with safetensors and a JSON",
+    )
     for direction in (into, back):
         direction.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
@@ -60,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.direction == "to-torch":
         from earvae_jax.convert.to_torch import export
 
-        export(arguments.checkpoint, arguments.output, overwrite=arguments.overwrite)
+        export(arguments.checkpoint, arguments.output, layout=arguments.layout, overwrite=arguments.overwrite)
     else:
         from earvae_jax.convert.from_torch import convert
 
