@@ -67,7 +67,8 @@ def from_tensors(
       UserError: the tensors are not those of a model, or nothing states an option that left no trace.
     """
     traced = traces(state)
-    options = {**_of_published_shape(traced), **_of_relative(traced, layout), **traced, **stated.options()}
+    known = {**_of_published_shape(traced), **_of_relative(traced, layout, stated.options())}
+    options = {**known, **traced, **stated.options()}
     return _config(options, stated, transformer="transformer.depth" in traced)
 
 
@@ -136,21 +137,22 @@ def is_relative(state: Mapping[str, np.ndarray], layout: Layout) -> bool:
     return layout != "published" or any(all_untied(state, half) for half in ("encoder", "decoder"))
 
 
-def _of_relative(traced: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
+def _of_relative(traced: Mapping[str, Any], layout: Layout, stated: Mapping[str, Any]) -> dict[str, Any]:
     """The options without a trace of another project's Oobleck; none if this may be an εar-VAE."""
     known = next((each for each in RELATIVES if each.strides == traced["encoder.strides"]), None)
     untied = not (traced["encoder.tied_activations"] and traced["decoder.tied_activations"])
     if layout == "published" and not untied and (known is None or "transformer.depth" in traced):
         return {}
     options: dict[str, Any] = {"std_offset": STD_OFFSET}
-    told = f"{STD_OFFSET:g} added to the standard deviation (--std-offset)"
     if layout == "diffusers":
         options["decoder.final_tanh"] = False
     if known is not None:
         options |= {"sample_rate": known.sample_rate, "decoder.final_tanh": False}
-        told = f"{known.sample_rate} Hz (--sample-rate), no final tanh (--final-tanh) and {told}"
-    named = f"the strides of {known.name}'s" if known else "those of another Oobleck than εar-VAE's"
-    logging.info("the weights have %s: assuming %s", named, told)
+    assumed = {option: value for option, value in options.items() if option not in stated}
+    if assumed:
+        like = known.name if known else "other Oobleck models than εar-VAE"
+        told = ", ".join(f"{option} {value}" for option, value in sorted(assumed.items()))
+        logging.info("assuming, as in %s: %s (a flag or a --config JSON says otherwise)", like, told)
     return options
 
 
