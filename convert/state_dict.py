@@ -118,6 +118,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     ):
         tensors = {key: np.asarray(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
         metadata = file.metadata() or {}
+    if "earvae_jax" in metadata:
+        raise UserError(f"{path}: a checkpoint of this project already, not weights of PyTorch")
     # `safetensors.torch.save_model` stores a shared tensor once and notes the other keys.
     for key, kept in metadata.items():
         if key not in tensors and kept in tensors:

@@ -245,6 +245,19 @@ def test_damaged_torchscript_is_refused(tmp_path, published, damage):
     assert "damaged" in refusal(path)
 
 
+def test_of_several_averages_one_is_taken_and_the_others_are_named(tmp_path, published, said):
+    worse = under("averaged_model.", published, lambda tensor: tensor + 1)
+    worse |= under("model.", published, lambda tensor: tensor + 2)
+    path = write(tmp_path / "w.ckpt", {**worse, **under("ema.", published)})
+    assert_is_the_recorded_model(from_torch.read(path))
+    assert "averaged weights under 'ema.', not those under 'averaged_model.', 'model.'" in said.text
+
+
+def test_a_checkpoint_of_this_project_is_told_from_weights(tmp_path):
+    checkpoints.save(tmp_path / "model.safetensors", family.model(ACE))
+    assert "a checkpoint of this project already" in refusal(tmp_path / "model.safetensors")
+
+
 def test_half_a_model_is_refused(tmp_path, theirs, published):
     for tensors in (theirs, published):
         for half, missing in (("decoder", "encoder"), ("encoder", "decoder")):
