@@ -71,7 +71,12 @@ def read(path: Path) -> dict[str, np.ndarray]:
             f"{path}: a TorchScript archive without named weights (torch.jit.freeze makes constants of them)"
             + _REMEDY
         )
-    return tensors
+    # Weight norm computes `weight` anew for each run, and an archive may hold the last one.
+    return {
+        key: array
+        for key, array in tensors.items()
+        if not (key.endswith(".weight") and f"{key}_g" in tensors)
+    }
 
 
 def _collect(value: Any, name: str, tensors: dict[str, np.ndarray], seen: set[int]) -> None:

@@ -227,6 +227,16 @@ def test_torchscript_is_read_without_running_it(tmp_path, published, monkeypatch
     assert_is_the_recorded_model(from_torch.read(tmp_path / "vae_model.pt"))
 
 
+def test_a_weight_that_torchscript_keeps_beside_its_norm_is_left_out(tmp_path, published):
+    port = torch_model.build(family.model(ACE).config, published)
+    torch.nn.Module.register_buffer(port.encoder.layers[0], "kept", torch.ones(8, 2, 7))
+    port.encoder.layers[0]._buffers["weight"] = port.encoder.layers[0]._buffers.pop("kept")
+    zeros = torch.zeros(1, 2, 3840), torch.zeros(1, 4, 2)
+    torch.jit.save(torch.jit.trace(port, zeros, check_trace=False), tmp_path / "vae_model.pt")
+    assert "encoder.layers.0.weight" in torch.jit.load(tmp_path / "vae_model.pt").state_dict()
+    assert_is_the_recorded_model(from_torch.read(tmp_path / "vae_model.pt"))
+
+
 def test_torchscript_without_names_is_refused(tmp_path, published):
     torch.jit.save(torch.jit.freeze(traced(published).eval()), tmp_path / "vae_model.pt")
     assert "a TorchScript archive without named weights" in refusal(tmp_path / "vae_model.pt")
