@@ -1,7 +1,9 @@
 """Finds the config of a state dict: from its tensors, from a config file, or from a published model.
 
-The sample rate, the decoder's final tanh and, for some shapes, the width of a head leave no trace in the
-tensors. They come from a config file, from a flag, or from the published model with the same shapes.
+The sample rate, the decoder's final tanh, the offset of the standard deviation and, for some shapes, the
+width of a head leave no trace in the tensors. They come from a config file, from a flag, or from the
+published model with the same shapes. The offset is 0 for εar-VAE, and `STD_OFFSET` for every other
+published Oobleck.
 `qk_norm: "l2"` leaves no trace either: it counts as absent unless a config file asks for it.
 """
 
@@ -12,9 +14,11 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from earvae_jax.convert.foreign.configs import STD_OFFSET
 from earvae_jax.convert.keys import torch_tensors
-from earvae_jax.convert.published import PUBLISHED
-from earvae_jax.convert.traces import traces
+from earvae_jax.convert.published import PUBLISHED, RELATIVES
+from earvae_jax.convert.state_dict import Layout
+from earvae_jax.convert.traces import all_untied, traces
 from earvae_jax.errors import UserError
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.parameters import differences
@@ -34,32 +38,47 @@ class Stated:
     sample_rate: int | None = None  # Hz
     dim_heads: int | None = None
     final_tanh: bool | None = None
+    std_offset: float | None = None
     rate_needed: bool = True  # refuse a model whose sample rate stays unknown
 
     def options(self) -> dict[str, Any]:
         """The stated values by dotted option."""
-        values = (self.sample_rate, self.dim_heads, self.final_tanh)
-        return {option: value for option, value in zip(_FLAGS, values, strict=True) if value is not None}
+        values: dict[str, Any] = {
+            "sample_rate": self.sample_rate,
+            "transformer.dim_heads": self.dim_heads,
+            "decoder.final_tanh": self.final_tanh,
+            "std_offset": self.std_offset,
+        }
+        return {option: value for option, value in values.items() if value is not None}
 
 
 NOTHING_STATED = Stated()
 
 
-def from_tensors(state: Mapping[str, np.ndarray], stated: Stated = NOTHING_STATED) -> ModelConfig:
+def from_tensors(
+    state: Mapping[str, np.ndarray], stated: Stated = NOTHING_STATED, *, layout: Layout = "published"
+) -> ModelConfig:
     """The config of a bare published state dict for which there is no config file.
+
+    Args:
+      layout: whose keys the file had.
 
     Raises:
       UserError: the tensors are not those of a model, or nothing states an option that left no trace.
     """
     traced = traces(state)
-    options = {**_of_published_shape(traced), **traced, **stated.options()}
+    known = {**_of_published_shape(traced), **_of_relative(traced, layout, stated.options())}
+    options = {**known, **traced, **stated.options()}
     return _config(options, stated, transformer="transformer.depth" in traced)
 
 
 def from_file(
     given: ModelConfig, state: Mapping[str, np.ndarray], stated: Stated = NOTHING_STATED
 ) -> ModelConfig:
-    """A config file's config, checked against the tensors, which decide whether there is a transformer.
+    """A config file's config, checked against the tensors.
+
+    They decide whether there is a transformer, and whether a residual unit has two activations, of which only
+    this project's own configs speak.
 
     Raises:
       UserError: the file contradicts the tensors, or nothing states an option; one message names them all.
@@ -76,6 +95,8 @@ def from_file(
         options = {
             option: value for option, value in options.items() if not option.startswith("transformer.")
         }
+    for half in ("encoder", "decoder"):
+        options[f"{half}.tied_activations"] &= not all_untied(state, half)
     if given.sample_rate is None:
         del options["sample_rate"]
     options |= stated.options()
@@ -96,6 +117,9 @@ def _refuse_contradiction(config: ModelConfig, state: Mapping[str, np.ndarray]) 
         options = _flat(config)
         if options.get(_QK_NORM) == "l2" and traced.get(_QK_NORM, ...) is None:
             del traced[_QK_NORM]
+        for half in ("encoder", "decoder"):  # two activations may be equal
+            if not options[f"{half}.tied_activations"]:
+                del traced[f"{half}.tied_activations"]
         fitting = _config({**options, **traced}, NOTHING_STATED, transformer=config.transformer is not None)
     except UserError:
         return  # the tensors are not a whole model
@@ -106,6 +130,30 @@ def _refuse_contradiction(config: ModelConfig, state: Mapping[str, np.ndarray]) 
     ]
     if contradictions and len(differences(torch_tensors(fitting), state)) < len(problems):
         raise UserError("the config contradicts the weights: " + "; ".join(contradictions))
+
+
+def is_relative(state: Mapping[str, np.ndarray], layout: Layout) -> bool:
+    """Whether layout or activations tell that this is another project's Oobleck and not εar-VAE."""
+    return layout != "published" or any(all_untied(state, half) for half in ("encoder", "decoder"))
+
+
+def _of_relative(traced: Mapping[str, Any], layout: Layout, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The options without a trace of another project's Oobleck; none if this may be an εar-VAE."""
+    known = next((each for each in RELATIVES if each.strides == traced["encoder.strides"]), None)
+    untied = not (traced["encoder.tied_activations"] and traced["decoder.tied_activations"])
+    if layout == "published" and not untied and (known is None or "transformer.depth" in traced):
+        return {}
+    options: dict[str, Any] = {"std_offset": STD_OFFSET}
+    if layout == "diffusers":
+        options["decoder.final_tanh"] = False
+    if known is not None:
+        options |= {"sample_rate": known.sample_rate, "decoder.final_tanh": False}
+    assumed = {option: value for option, value in options.items() if option not in stated}
+    if assumed:
+        like = known.name if known else "other Oobleck models than εar-VAE"
+        told = ", ".join(f"{option} {value}" for option, value in sorted(assumed.items()))
+        logging.info("assuming, as in %s: %s (a flag or a --config JSON says otherwise)", like, told)
+    return options
 
 
 def _published_rate(state: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -44,8 +44,9 @@ TABLE = (
     *(("", part, part, SAME) for part in ("bias", "alpha", "beta", "gamma", "inv_freq", "scale")),
 )
 
-# Both activations of a residual unit are one module; the file has its parameters under both keys.
-_TIED = re.compile(r"((?:encoder|decoder)\.layers\.\d+\.layers\.\d+\.layers)\.0\.(alpha|beta)")
+# The two activations of a residual unit. Where they are one module, the file has it under both keys.
+_FIRST = re.compile(r"((encoder|decoder)\.layers\.\d+\.layers\.\d+)\.layers\.0\.(alpha|beta)")
+_MOST_NAMED = 3
 
 
 class Tensor(NamedTuple):
@@ -60,12 +61,14 @@ class Tensor(NamedTuple):
 @functools.lru_cache(maxsize=8)  # tracing a whole model takes a second
 def torch_tensors(config: ModelConfig) -> Mapping[str, Tensor]:
     """Every key of the state dict of a model of this config, both keys of tied parameters included."""
+    tied = tied_halves(config)
     tensors = {}
     for name, array in expected_arrays(config).items():
         key, layout = _key(name)
         shape = layout.to_torch(np.broadcast_to(np.float32(0), array.shape)).shape
         tensors[key] = Tensor(name, layout, shape, array.dtype)
-        if twin := _twin(key):
+        twin = twin_of(key)
+        if twin is not None and tied[half_of(key)]:
             tensors[twin] = tensors[key]
     return MappingProxyType(tensors)
 
@@ -77,7 +80,7 @@ def to_arrays(config: ModelConfig, state: Mapping[str, np.ndarray]) -> dict[str,
       UserError: tensors are missing, extra, mis-shaped or untied; one message names them all.
     """
     tensors = torch_tensors(config)
-    problems = differences(tensors, state) + _untied(state)
+    problems = differences(tensors, state) + _untied(state, tied_halves(config))
     if problems:
         raise UserError("the weights do not fit the model: " + "; ".join(problems))
     # Ascending order puts `layers.0` before its twin, which is equal.
@@ -97,6 +100,34 @@ def to_tensors(config: ModelConfig, arrays: Mapping[str, np.ndarray | jax.Array]
     return state
 
 
+def tied_halves(config: ModelConfig) -> dict[str, bool]:
+    """By half of the model, whether the two activations of a residual unit are one."""
+    return {"encoder": config.encoder.tied_activations, "decoder": config.decoder.tied_activations}
+
+
+def half_of(key: str) -> str:
+    """The first word of a key."""
+    return key.partition(".")[0]
+
+
+def twin_of(key: str) -> str | None:
+    """The key of the same parameter of a unit's second activation, for a key of its first one."""
+    match = _FIRST.fullmatch(key)
+    return f"{match[1]}.layers.2.{match[3]}" if match else None
+
+
+def snakes_of_units(state: Mapping[str, np.ndarray]) -> dict[str, tuple[str, str] | None]:
+    """For each residual unit with two snakes, two keys whose tensors differ; None if the snakes are equal."""
+    units: dict[str, tuple[str, str] | None] = {}
+    for key in sorted(state):
+        twin = twin_of(key)
+        if twin is not None and twin in state:
+            unit = key.rpartition(".layers.")[0]
+            equal = np.array_equal(state[key], state[twin], equal_nan=True)
+            units[unit] = units.get(unit) or (None if equal else (key, twin))
+    return units
+
+
 def _key(name: str) -> tuple[str, Layout]:
     for modules, key_part, name_part, layout in TABLE:
         module = name.removesuffix("." + name_part)
@@ -105,15 +136,15 @@ def _key(name: str) -> tuple[str, Layout]:
     raise KeyError(f"no published key for {name}")
 
 
-def _twin(key: str) -> str | None:
-    match = _TIED.fullmatch(key)
-    return f"{match[1]}.2.{match[2]}" if match else None
-
-
-def _untied(state: Mapping[str, np.ndarray]) -> list[str]:
-    problems = []
-    for key in sorted(state):
-        twin = _twin(key)
-        if twin is not None and twin in state and not np.array_equal(state[key], state[twin], equal_nan=True):
-            problems.append(f"{key} and {twin} differ, but a residual unit has one activation for both")
-    return problems
+def _untied(state: Mapping[str, np.ndarray], tied: Mapping[str, bool]) -> list[str]:
+    """One clause about the residual units with two activations where there should be one for both."""
+    units = {unit: keys for unit, keys in snakes_of_units(state).items() if tied[half_of(unit)]}
+    different = [keys for keys in units.values() if keys is not None]
+    if not different:
+        return []
+    named = ", ".join(f"{first} and {second} differ" for first, second in different[:_MOST_NAMED])
+    more = f" and {len(different) - _MOST_NAMED} more do" if len(different) > _MOST_NAMED else ""
+    return [
+        f"{named}{more}, but the other {len(units) - len(different)} of {len(units)} residual units have one "
+        "activation for both: a model has one everywhere or two everywhere"
+    ]

@@ -26,6 +26,23 @@ PUBLISHED = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Relative:
+    """A published Oobleck autoencoder of another project, known by its strides."""
+
+    name: str
+    strides: tuple[int, ...]  # of the encoder
+    sample_rate: int  # Hz
+
+
+# None of them ends in tanh.
+RELATIVES = (
+    Relative("Stable Audio Open", (2, 4, 4, 8, 8), 44_100),
+    Relative("ACE-Step 1.5", (2, 4, 4, 6, 10), 48_000),
+    Relative("YuE2", (2, 2, 4, 4, 5, 6), 48_000),
+)
+
+
 def by_sha256(digest: str) -> Published | None:
     """The published file with this SHA-256, or None."""
     return next((published for published in PUBLISHED if published.sha256 == digest), None)

@@ -12,20 +12,24 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import safetensors
 from absl import logging
 
 from earvae_jax.borders import explaining
+from earvae_jax.convert import wrapping
+from earvae_jax.convert.foreign import layouts, torchscript
 from earvae_jax.errors import UserError, require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _NOT_ALLOWED = re.compile(r"GLOBAL (\S+)")
-_ANCHOR = "encoder.layers.0."  # in every model, with or without weight norm
+
+
+Layout = Literal["published", "diffusers", "stable-audio-tools"]  # whose keys a file has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,20 +39,22 @@ class WeightsFile:
     path: Path
     sha256: str  # of the file
     prefix: str  # removed from the keys, such as "gen_ema.ema_model."; empty for a bare file
+    layout: Layout
     tensors: dict[
         str, np.ndarray
     ]  # published key to array in PyTorch's layout; weight norm as gain and direction
 
 
 def read(path: str | Path) -> WeightsFile:
-    """Reads .pyt, .pt, .ckpt (whatever `torch.save` wrote) or .safetensors.
+    """Reads .pyt, .pt, .ckpt (whatever `torch.save` wrote), .safetensors or TorchScript.
 
-    Wrapped state dicts are unwrapped; an exponential moving average is preferred. The newer form of weight
+    Wrapped state dicts are unwrapped; averaged weights are preferred. diffusers' keys and those of
+    stable-audio-tools become the published ones. The newer form of weight
     norm is renamed. If weight norm was folded into one weight, the weight becomes the direction and its norm
     the gain (this gives the weight again to float32 rounding). Floating-point tensors become float32.
 
     Raises:
-      UserError: the file is missing, damaged, would run code, or holds no εar-VAE weights.
+      UserError: the file is missing, damaged, would run code, or does not hold the weights of one model.
     """
     path = Path(path)
     with explaining(path, "cannot be read"):
@@ -58,13 +64,50 @@ def read(path: str | Path) -> WeightsFile:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    prefix = _prefix(path, tensors)
-    if prefix:
-        logging.info("%s: taking the weights under %r", path, prefix)
-        tensors = {
-            key.removeprefix(prefix): array for key, array in tensors.items() if key.startswith(prefix)
+    try:
+        tensors = layouts.without_wrappers(tensors)
+        prefix, tensors = _of_one_model(path, tensors)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    layout: Layout = "stable-audio-tools" if "pretransform." in prefix else "published"
+    if layouts.is_diffusers(tensors):
+        layout, tensors = "diffusers", layouts.from_diffusers(tensors)
+    tensors = _as_gain_and_direction(layouts.from_stable_audio_tools(tensors))
+    return WeightsFile(path, digest, prefix, layout, tensors)
+
+
+def _of_one_model(path: Path, tensors: dict[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
+    """The prefix of the autoencoder's keys, and its tensors without it."""
+
+    def under(prefix: str, besides: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+        return {
+            key.removeprefix(prefix): array
+            for key, array in tensors.items()
+            if key.startswith(prefix) and not key.startswith(besides)
         }
-    return WeightsFile(path, digest, prefix, _as_gain_and_direction(tensors))
+
+    def same(one: str, other: str) -> bool:
+        first, second = under(one), under(other)
+        halves = ("encoder.", "decoder.")
+        keys = [key for key in first.keys() | second.keys() if key.startswith(halves)]
+        return all(
+            key in first and key in second and np.array_equal(first[key], second[key], equal_nan=True)
+            for key in keys
+        )
+
+    chosen = wrapping.choose(tensors, same)
+    if chosen.left:
+        kind = "averaged weights" if chosen.is_average else "weights"
+        left = ", ".join(repr(prefix) for prefix in chosen.left)
+        logging.info("%s: taking the %s under %r, not those under %s", path, kind, chosen.prefix, left)
+    elif chosen.prefix:
+        logging.info("%s: taking the weights under %r", path, chosen.prefix)
+    inside = under(chosen.prefix, chosen.nested)
+    # Single numbers beside the parts of the model count steps, as those of an average do.
+    parts = ("encoder.", "decoder.", "transformers.")
+    return chosen.prefix, {
+        key: array for key, array in inside.items() if key.startswith(parts) or array.size != 1
+    }
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -75,6 +118,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     ):
         tensors = {key: np.asarray(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
         metadata = file.metadata() or {}
+    if "earvae_jax" in metadata:
+        raise UserError(f"{path}: a checkpoint of this project already, not weights of PyTorch")
     # `safetensors.torch.save_model` stores a shared tensor once and notes the other keys.
     for key, kept in metadata.items():
         if key not in tensors and kept in tensors:
@@ -83,10 +128,12 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    torch = require("torch", extra="torch")
     with path.open("rb") as file:
         magic = file.read(4)
     archive = magic == b"PK\x03\x04"
+    if archive and torchscript.is_torchscript(path):
+        return {key: _float32(path, key, array) for key, array in torchscript.read(path).items()}
+    torch = require("torch", extra="torch")
     if not archive and magic[:1] != b"\x80":
         raise UserError(f"{path}: neither a file of torch.save nor .safetensors")
     if archive:
@@ -157,22 +204,6 @@ def _float32(path: Path, key: str, array: np.ndarray) -> np.ndarray:
         raise UserError(f"{path}: {key} is not a plain tensor of real numbers ({array.dtype.name})")
     with np.errstate(over="ignore"):  # infinite values are reported together later
         return array.astype(np.float32)
-
-
-def _prefix(path: Path, tensors: Mapping[str, np.ndarray]) -> str:
-    """The prefix of the model's tensors: one of averaged weights if there is one, then the shortest."""
-    prefixes = {key.partition(_ANCHOR)[0] for key in tensors if _ANCHOR in key}
-    prefixes = {prefix for prefix in prefixes if not prefix or prefix.endswith(".")}
-    if not prefixes:
-        raise UserError(
-            f"{path}: holds no εar-VAE weights: none of its {len(tensors)} tensors is named {_ANCHOR}…"
-        )
-
-    def rank(prefix: str) -> tuple[int, int, str]:
-        averages = sum("ema" in part.split("_") for part in prefix.split("."))
-        return -averages, len(prefix), prefix
-
-    return min(prefixes, key=rank)
 
 
 def _as_gain_and_direction(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -11,20 +11,24 @@ from typing import Any
 
 import numpy as np
 
+from earvae_jax.convert.keys import half_of, snakes_of_units
 from earvae_jax.errors import UserError
 
 
 def traces(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Every option that shapes and keys tell; none under `transformer.` if there is no transformer.
+    """Every option that the tensors tell; none under `transformer.` if there is no transformer.
 
-    They do not tell the sample rate, the decoder's final tanh, unit-length queries and keys, or the width of
-    a head if several widths fit.
+    Shapes and keys tell all but `tied_activations`, which equal tensors tell. They do not tell the sample
+    rate, the decoder's final tanh, `std_offset`, unit-length queries and keys, or the width of a head if
+    several widths fit.
 
     Raises:
       UserError: tensors that determine the config are missing or have impossible shapes; it names each.
     """
     shapes = _Shapes({key: tuple(array.shape) for key, array in state.items()})
     options = {**_encoder(shapes), **_decoder(shapes)}
+    for half in ("encoder", "decoder"):
+        options[f"{half}.tied_activations"] = not all_untied(state, half)
     options["latent_dim"] = options["decoder.latent_dim"]
     options["io_channels"] = options["encoder.in_channels"]
     options["downsampling_ratio"] = math.prod(options["encoder.strides"])
@@ -33,6 +37,12 @@ def traces(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if shapes.problems:
         raise UserError("the tensors do not tell the model's config: " + "; ".join(shapes.problems))
     return options
+
+
+def all_untied(state: Mapping[str, np.ndarray], half: str) -> bool:
+    """Whether every residual unit has two activations; a mixture is left to the strict loader to refuse."""
+    units = [keys for unit, keys in snakes_of_units(state).items() if half_of(unit) == half]
+    return bool(units) and None not in units
 
 
 class _Shapes:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -27,6 +28,9 @@ from earvae_jax.system.atomic import replacing
 FORMAT_VERSION = 1
 _OF_A_RUN = "model.safetensors"  # what `train` writes into its --workdir
 _KEY = "earvae_jax"  # of our metadata, in both kinds of checkpoint
+# PyTorch's files, which `convert` turns into checkpoints; the library finds that application by its name.
+_OF_TORCH = (".pyt", ".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+_CONVERTER = "earvae_jax.convert.cached"
 _FOREIGN = (
     "{path}: not a checkpoint of this project; for PyTorch weights run: earvae convert from-torch {path} DIR"
 )
@@ -119,6 +123,8 @@ def _write_directory(path: Path, arrays: Mapping[str, jax.Array], metadata: Mapp
 def load(path: str | Path | None = None) -> EarVAE:
     """Reads a model; without a path, the small demo model that comes with the package.
 
+    Weights of PyTorch, as `earvae convert from-torch` takes them, are converted once into the user's cache.
+
     Raises:
       UserError: there is no checkpoint, it is damaged, or its arrays do not fit its config (one message
         lists all differences).
@@ -182,9 +188,13 @@ def _existing(path: str | Path | None) -> Path:
                 "no checkpoint given, and this installation holds no demo model: pass --checkpoint"
             )
         return demo.MODEL
+    if isinstance(path, (str, os.PathLike)) and (address(path) or "").startswith("hf://"):
+        return _converted(path)
     path = _local(path)
     if not exists(path):
         raise UserError(f"{path}: no such checkpoint")
+    if _is_of_torch(path):
+        return _converted(path)
     if (path / _OF_A_RUN).is_file():
         logging.info("%s: the folder of a training run; reading its %s", shown(path), _OF_A_RUN)
         return path / _OF_A_RUN
@@ -198,20 +208,40 @@ def _existing(path: str | Path | None) -> Path:
     return path
 
 
+def _converted(source: str | os.PathLike[str]) -> Path:
+    return importlib.import_module(_CONVERTER).checkpoint_of(source)
+
+
+def _is_of_torch(path: Path) -> bool:
+    """Whether a path holds weights that are no checkpoint of ours, as far as names and metadata tell."""
+    with explaining(path, "cannot be read"):
+        if path.is_file():
+            return path.suffix in _OF_TORCH and not (path.suffix == ".safetensors" and _is_own(path))
+        if not path.is_dir() or (path / orbax_folders.METADATA).exists():
+            return False
+        run = path / _OF_A_RUN
+        if run.is_file():
+            return not _is_own(run)
+        places = [path, path / "vae"]
+        return any(file.suffix in _OF_TORCH for place in places if place.is_dir() for file in place.iterdir())
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a safetensors file is ours, or damaged, which is for its reader to say."""
+    try:
+        with safetensors.safe_open(str(path), "numpy") as file:
+            return _KEY in (file.metadata() or {})
+    except Exception:  # noqa: BLE001 - whatever it is, the reader says it
+        return True
+
+
 def _local(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise UserError(f"{type(path).__name__} is not the path of a checkpoint")
     remote = address(path)
     if remote is None:
         return Path(path)
-    raise UserError(
-        f"{remote}: a checkpoint is a local path; "
-        + (
-            f"for PyTorch weights on the Hub run: earvae convert from-torch {remote} DIR"
-            if remote.startswith("hf://")
-            else "download it and pass its path"
-        )
-    )
+    raise UserError(f"{remote}: this is no local path: download it and pass its path")
 
 
 def _file_metadata(path: Path) -> dict[str, Any] | None:

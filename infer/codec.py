@@ -127,8 +127,8 @@ class Codec:
 
         Args:
           latents: the result of `encode`; the path of a file that `earvae encode` wrote; a plain array of
-            floats [N, D], which gives N·ratio samples at the model's rate; or a list of these, which gives a
-            list.
+            floats [N, D], which gives what `EarVAE.decode` makes of it: N·ratio samples at the model's rate,
+            or a few less where a stride is odd; or a list of these, which gives a list.
 
         Raises:
           UserError: the latents are of another model, type or shape, or a file cannot be read. Messages about

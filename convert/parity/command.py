@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from earvae_jax.convert.command import add_weights_arguments, stated_options
+from earvae_jax.convert.command import WEIGHTS_HELP, add_weights_arguments, stated_options
 
 _SECONDS = 1.0  # of the built-in signal
 _LONGEST = 5.0  # seconds of a given file: the output of every layer is kept, in float64 too
@@ -11,9 +11,7 @@ _LONGEST = 5.0  # seconds of a given file: the output of every layer is kept, in
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the weights, the audio and what to compare with."""
-    parser.add_argument(
-        "weights", metavar="WEIGHTS", help=".pyt, .pt, .ckpt, .safetensors or hf://OWNER/REPO/PATH"
-    )
+    parser.add_argument("weights", metavar="WEIGHTS", help=WEIGHTS_HELP)
     add_weights_arguments(parser)
     parser.add_argument(
         "--audio", metavar="FILE", help=f"audio file (its first {_LONGEST:g} s); by default a built-in signal"

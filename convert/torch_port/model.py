@@ -24,15 +24,16 @@ from earvae_jax.model.lengths import resampling_padding
 
 
 class ResidualUnit(nn.Module):
-    """Two convolutions around one shared activation, added to the input."""
+    """Two convolutions and two activations, of which tied ones are one module, added to the input."""
 
-    def __init__(self, channels: int, dilation: int, use_snake: bool, bias: bool):
+    def __init__(self, channels: int, dilation: int, config: EncoderConfig | DecoderConfig):
         super().__init__()
-        act = activation(channels, use_snake)
+        bias = config.bias
+        first = activation(channels, config.use_snake)
         self.layers = nn.Sequential(
-            act,
+            first,
             Conv1d(channels, channels, 7, padding=3 * dilation, dilation=dilation, bias=bias),
-            act,
+            first if config.tied_activations else activation(channels, config.use_snake),
             Conv1d(channels, channels, 1, bias=bias),
         )
 
@@ -46,7 +47,7 @@ class EncoderBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, stride: int, config: EncoderConfig):
         super().__init__()
         self.layers = nn.Sequential(
-            *(ResidualUnit(c_in, dilation, config.use_snake, config.bias) for dilation in (1, 3, 9)),
+            *(ResidualUnit(c_in, dilation, config) for dilation in (1, 3, 9)),
             activation(c_in, config.use_snake),
             Conv1d(
                 c_in, c_out, 2 * stride, stride=stride, padding=resampling_padding(stride), bias=config.bias
@@ -73,7 +74,7 @@ class DecoderBlock(nn.Module):
         self.layers = nn.Sequential(
             activation(c_in, config.use_snake, config.antialias_activation),
             upsample,
-            *(ResidualUnit(c_out, dilation, config.use_snake, config.bias) for dilation in (1, 3, 9)),
+            *(ResidualUnit(c_out, dilation, config) for dilation in (1, 3, 9)),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,6 +125,7 @@ class TorchEarVAE(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        self.std_offset = config.std_offset
         self.transformers = None
         if config.transformer is not None:
             self.transformers = Transformer(config.latent_dim, config.transformer)
@@ -131,9 +133,13 @@ class TorchEarVAE(nn.Module):
         self.decoder = Decoder(config.decoder)
 
     def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns mean and scale, both `[B, D, N]`; the standard deviation is `softplus(scale)`."""
+        """Returns mean and scale, both `[B, D, N]`; see `std` for the standard deviation."""
         mean, scale = self.encoder(audio).chunk(2, dim=1)
         return mean, scale
+
+    def std(self, scale: Tensor) -> Tensor:
+        """Returns the standard deviation, `softplus(scale) + std_offset`."""
+        return F.softplus(scale) + self.std_offset
 
     def decode(self, latents: Tensor) -> Tensor:
         """Returns audio `[B, C, T]` for latents `[B, D, N]`."""
@@ -144,8 +150,8 @@ class TorchEarVAE(nn.Module):
     def forward(self, audio: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns the reconstruction and the KL divergence, with `noise` `[B, D, N]` or a fresh draw."""
         mean, scale = self.encode(audio)
-        std = F.softplus(scale)
-        variance = std**2 + 1e-6
+        std = self.std(scale)
+        variance = std**2 if self.std_offset else std**2 + 1e-6
         kl = (mean**2 + variance - variance.log() - 1).sum(dim=1).mean()
         noise = torch.randn_like(mean) if noise is None else noise
         return self.decode(mean + std * noise), kl

@@ -53,6 +53,7 @@ class EncoderConfig:
     c_mults: tuple[int, ...] = (1, 2, 4, 8)  # width of each level, in units of `channels`
     strides: tuple[int, ...] = (2, 4, 8, 8)  # down-sampling factor of each block
     use_snake: bool = False  # SnakeBeta instead of ELU
+    tied_activations: bool = True  # a residual unit has one snake twice; else two
     antialias_activation: bool = False  # the last activation runs at twice the rate
     bias: bool = True  # convolutions have a bias
 
@@ -76,6 +77,7 @@ class DecoderConfig:
     strides: tuple[int, ...] = (2, 4, 8, 8)  # up-sampling factor of each block, the last one first
     use_nearest_upsample: bool = False  # repeat and convolve instead of a transposed convolution
     use_snake: bool = False  # SnakeBeta instead of ELU
+    tied_activations: bool = True  # a residual unit has one snake twice; else two
     antialias_activation: bool = False  # each block's first and the last activation run at twice the rate
     final_tanh: bool = True  # squash the output to (−1, 1)
     bias: bool = True  # convolutions but the last have a bias
@@ -163,7 +165,7 @@ class TransformerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A whole model. `sample_rate` is this project's addition: the published files do not state it."""
+    """A whole model. `sample_rate`, `std_offset` and `tied_activations` are this project's additions."""
 
     encoder: EncoderConfig
     decoder: DecoderConfig
@@ -172,6 +174,7 @@ class ModelConfig:
     io_channels: int = 2  # audio channels
     transformer: TransformerConfig | None = None
     sample_rate: int | None = None  # Hz
+    std_offset: float = 0.0  # added to softplus(scale); 1e-4 in other models than εar-VAE
 
     def __post_init__(self):
         encoder, decoder = self.encoder, self.decoder
@@ -202,11 +205,11 @@ class ModelConfig:
                 self.latent_dim % self.transformer.dim_heads == 0,
                 f"latent_dim {self.latent_dim} is not a multiple of dim_heads {self.transformer.dim_heads}",
             )
-            _check_size(
-                "ff_kwargs: the inner width", self.transformer.ff_kwargs.mult * self.latent_dim, 16 * _WIDEST
-            )
+            inner = self.transformer.ff_kwargs.mult * self.latent_dim
+            _check_size("ff_kwargs: the inner width", inner, 16 * _WIDEST)
         if self.sample_rate is not None:
             _check_size("sample_rate", self.sample_rate, _HIGHEST_RATE)
+        _check(0 <= self.std_offset <= 1, f"std_offset is {self.std_offset}, not a number from 0 to 1")
 
     @classmethod
     def from_json(cls, path: str | Path) -> "ModelConfig":
@@ -261,13 +264,11 @@ class ModelConfig:
 
 
 def _check_levels(name: str, half: EncoderConfig | DecoderConfig) -> None:
-    _check(
-        len(half.c_mults) == len(half.strides) > 0,
-        f"{name}: c_mults has {len(half.c_mults)} entries, strides {len(half.strides)}",
-    )
+    levels = len(half.c_mults), len(half.strides)
+    _check(levels[0] == levels[1] > 0, f"{name}: c_mults has {levels[0]} entries, strides {levels[1]}")
     _check(all(stride > 1 for stride in half.strides), f"{name}: strides {half.strides} must all be above 1")
-    positive = (half.channels, half.latent_dim, *half.c_mults)
-    _check(all(size > 0 for size in positive), f"{name}: channels, latent_dim and c_mults must be positive")
+    sizes = (half.channels, half.latent_dim, *half.c_mults)
+    _check(min(sizes) > 0, f"{name}: channels, latent_dim and c_mults must be positive")
     _check_size(f"{name}: latent_dim", half.latent_dim, 2 * _WIDEST)
     for mult in (1, *half.c_mults):
         _check_size(f"{name}: the width of a level", mult * half.channels, _WIDEST)

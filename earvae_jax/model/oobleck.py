@@ -26,14 +26,17 @@ RESIDUAL_WIDTH = 7
 
 
 class ResidualUnit(nnx.Module):
-    """x + conv1(act(conv7(act(x)))). Both activations are one object: their α and β are tied. Length: T."""
+    """x + conv1(act(conv7(act(x)))). Tied, both activations are one object, with one α and β. Length: T."""
 
-    def __init__(self, channels: int, dilation: int, *, use_snake: bool, bias: bool, rngs: nnx.Rngs | None):
-        shared = activation(channels, use_snake=use_snake)
+    def __init__(
+        self, channels: int, dilation: int, *, use_snake: bool, tied: bool, bias: bool, rngs: nnx.Rngs | None
+    ):
+        first = activation(channels, use_snake=use_snake)
+        second = first if tied else activation(channels, use_snake=use_snake)
         width, padding = RESIDUAL_WIDTH, dilation * (RESIDUAL_WIDTH - 1) // 2
         wide = Conv(channels, channels, width, dilation=dilation, padding=padding, bias=bias, rngs=rngs)
         pointwise = Conv(channels, channels, 1, bias=bias, rngs=rngs)
-        self.layers: nnx.List[Any] = nnx.List([shared, wide, shared, pointwise])
+        self.layers: nnx.List[Any] = nnx.List([first, wide, second, pointwise])
 
     def __call__(self, x: Float[Array, "B T C"], extent: Extent | None = None) -> Float[Array, "B T C"]:
         activate, wide, activate_again, pointwise = self.layers
@@ -44,13 +47,21 @@ class EncoderBlock(nnx.Module):
     """Three residual units and a strided convolution. Length: ⌊(T + 2⌈s/2⌉ − 2s)/s⌋ + 1."""
 
     def __init__(
-        self, inputs: int, outputs: int, stride: int, *, use_snake: bool, bias: bool, rngs: nnx.Rngs | None
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        *,
+        use_snake: bool,
+        tied: bool,
+        bias: bool,
+        rngs: nnx.Rngs | None,
     ):
         self.stride = stride
         self.layers: nnx.List[Any] = nnx.List(
             [
                 *(
-                    ResidualUnit(inputs, dilation, use_snake=use_snake, bias=bias, rngs=rngs)
+                    ResidualUnit(inputs, dilation, use_snake=use_snake, tied=tied, bias=bias, rngs=rngs)
                     for dilation in DILATIONS
                 ),
                 activation(inputs, use_snake=use_snake),
@@ -80,6 +91,7 @@ class DecoderBlock(nnx.Module):
         *,
         use_nearest_upsample: bool,
         use_snake: bool,
+        tied: bool,
         antialias_activation: bool,
         bias: bool,
         rngs: nnx.Rngs | None,
@@ -92,7 +104,7 @@ class DecoderBlock(nnx.Module):
                 AntialiasedActivation(first) if antialias_activation else first,
                 upsample(inputs, outputs, stride, bias=bias, rngs=rngs),
                 *(
-                    ResidualUnit(outputs, dilation, use_snake=use_snake, bias=bias, rngs=rngs)
+                    ResidualUnit(outputs, dilation, use_snake=use_snake, tied=tied, bias=bias, rngs=rngs)
                     for dilation in DILATIONS
                 ),
             ]
@@ -116,13 +128,13 @@ class Encoder(nnx.Module):
     """Maps audio [B, T, C] to mean and scale [B, N, 2·D]; `lengths.latents_of` gives N."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs | None):
-        widths, snake, bias = config.widths, config.use_snake, config.bias
+        widths, snake, tied, bias = config.widths, config.use_snake, config.tied_activations, config.bias
         last = activation(widths[-1], use_snake=snake)
         self.layers: nnx.List[Any] = nnx.List(
             [
                 Conv(config.in_channels, widths[0], 7, padding=3, bias=bias, rngs=rngs),
                 *(
-                    EncoderBlock(inputs, outputs, stride, use_snake=snake, bias=bias, rngs=rngs)
+                    EncoderBlock(inputs, outputs, stride, use_snake=snake, tied=tied, bias=bias, rngs=rngs)
                     for inputs, outputs, stride in zip(widths[:-1], widths[1:], config.strides, strict=True)
                 ),
                 AntialiasedActivation(last) if config.antialias_activation else last,
@@ -138,7 +150,7 @@ class Decoder(nnx.Module):
     """Maps latents [B, N, D] to audio [B, T, C]; `lengths.samples_of` gives T."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs | None):
-        widths, snake, bias = config.widths, config.use_snake, config.bias
+        widths, snake, tied, bias = config.widths, config.use_snake, config.tied_activations, config.bias
         last = activation(widths[0], use_snake=snake)
         blocks = zip(widths[:0:-1], widths[-2::-1], config.strides[::-1], strict=True)
         self.layers: nnx.List[Any] = nnx.List(
@@ -151,6 +163,7 @@ class Decoder(nnx.Module):
                         stride,
                         use_nearest_upsample=config.use_nearest_upsample,
                         use_snake=snake,
+                        tied=tied,
                         antialias_activation=config.antialias_activation,
                         bias=bias,
                         rngs=rngs,

@@ -55,7 +55,7 @@ class EarVAE(nnx.Module):
                 f"audio has {audio.shape[1]} samples, fewer than the {self.config.downsampling_ratio} of one "
                 "latent: pad it with zeros"
             )
-        return Posterior.from_encoder(self.encoder(audio))
+        return Posterior.from_encoder(self.encoder(audio), std_offset=self.config.std_offset)
 
     def decode(self, latents: Float[Array, "B N D"]) -> Float[Array, "B T C"]:
         """Decodes latents to audio; T = N · downsampling_ratio for even strides.

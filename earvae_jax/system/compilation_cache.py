@@ -5,8 +5,7 @@ from pathlib import Path
 
 import jax
 
-VARIABLE = "EARVAE_CACHE_DIR"
-OFF = "off"
+from earvae_jax.system.user_cache import OFF, VARIABLE, cache_folder
 
 
 def enable_compilation_cache(directory: str | Path | None = None) -> None:
@@ -17,7 +16,7 @@ def enable_compilation_cache(directory: str | Path | None = None) -> None:
     given = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined] # made at run time
     if directory is None and given:
         return
-    chosen = str(directory or os.environ.get(VARIABLE) or _user_cache())
+    chosen = str(directory or os.environ.get(VARIABLE) or cache_folder() / "compiled")
     if chosen == OFF:
         jax.config.update("jax_enable_compilation_cache", False)
         return
@@ -25,8 +24,3 @@ def enable_compilation_cache(directory: str | Path | None = None) -> None:
     # The defaults keep only programs that took long to compile: a short clip would compile every time.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def _user_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "earvae-jax" / "compiled"

@@ -16,7 +16,10 @@ _DEMO_MODEL = (
 def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that choose the model, the devices and the way to compute."""
     parser.add_argument(
-        "--checkpoint", metavar="DIR", help="a converted or trained model; default: the demo model"
+        "--checkpoint",
+        metavar="DIR",
+        help="a converted or trained model, or PyTorch weights that need no flag to convert; "
+        "default: the demo model",
     )
     parser.add_argument(
         "--dtype",

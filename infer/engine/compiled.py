@@ -127,7 +127,7 @@ class CompiledModel:
 
     def _encode_windows(self, encode, weights, audio, start, stop):
         output = encode(weights, audio.astype(self._dtype), Extent(start, stop)).astype(jnp.float32)
-        posterior = Posterior.from_encoder(output)
+        posterior = Posterior.from_encoder(output, std_offset=self.config.std_offset)
         return posterior.mean, posterior.std
 
     def _decode_windows(self, decode, weights, latents, start, stop):

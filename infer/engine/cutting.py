@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from earvae_jax.infer.engine.tiling import Tiling, Window
 from earvae_jax.model.config import ModelConfig
-from earvae_jax.model.lengths import latents_for
+from earvae_jax.model.lengths import latents_for, samples_of
 
 
 class Cut(NamedTuple):
@@ -27,6 +27,12 @@ def latent_count(config: ModelConfig, samples: int) -> int:
     """Latents of a file of `samples` samples; the last one is filled up with zeros."""
     nearest = config.decoder.use_nearest_upsample
     return latents_for(samples, config.decoder.strides, nearest=nearest)
+
+
+def sample_count(config: ModelConfig, latents: int) -> int:
+    """Samples that the decoder makes of `latents` latents: N·ratio, or fewer where a stride is odd."""
+    nearest = config.decoder.use_nearest_upsample
+    return samples_of(latents, config.decoder.strides, nearest=nearest)
 
 
 def cut_audio(

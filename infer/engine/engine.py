@@ -14,7 +14,7 @@ from earvae_jax.borders import shown
 from earvae_jax.errors import UserError
 from earvae_jax.infer.engine.batching import Batcher
 from earvae_jax.infer.engine.compiled import CompiledModel
-from earvae_jax.infer.engine.cutting import Cut, cut_audio, cut_latents, latent_count
+from earvae_jax.infer.engine.cutting import Cut, cut_audio, cut_latents, latent_count, sample_count
 from earvae_jax.infer.engine.receptive_field import decoder_context, encoder_context
 from earvae_jax.infer.engine.tiling import Tiling, sizes_for
 from earvae_jax.infer.latents import Latents
@@ -85,12 +85,12 @@ class Engine:
         return cut_latents(latents, self.decoder_tiling)
 
     def described(self, mean: Float[np.ndarray, "N D"]) -> Latents:
-        """`Latents` for a plain array, as if encoded from N·ratio samples at the model's rate."""
+        """`Latents` for a plain array, as if encoded from the samples that the decoder makes of them."""
         return Latents(
             mean,
             None,
             self.sample_rate,
-            len(mean) * self.config.downsampling_ratio,
+            sample_count(self.config, len(mean)),
             self.config.io_channels,
             self.fingerprint,
             model_name=self.name,
@@ -119,7 +119,7 @@ class Engine:
             )
         if len(latents.mean) <= latent_count(self.config, samples):
             return latents
-        whole = len(latents.mean) * self.config.downsampling_ratio
+        whole = sample_count(self.config, len(latents.mean))
         length = resampled_length(whole, self.sample_rate, latents.sample_rate)
         logging.warning(
             "%s: holds %d latents, but %d samples at %d Hz need only %d: all are decoded, to %d samples",

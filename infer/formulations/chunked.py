@@ -220,7 +220,7 @@ def _units(
         active = _activated(phases, unit.snake, time, extent)
         wide = toom_cook.convolve(active, unit.kernels, dilation, steps)
         # A 1×1 convolution does not mix times: values outside the file stay outside.
-        again = pinned([snake(y + unit.bias, *unit.snake) for y in wide])
+        again = pinned([snake(y + unit.bias, *unit.second_snake) for y in wide])
         shift = shift_of(dilation)
         residual = toom_cook.window(phases, shift, steps)
         phases = [x + conv1d(y, *unit.pointwise) for x, y in zip(residual, again, strict=True)]

@@ -26,11 +26,12 @@ class ConvWeights(NamedTuple):
 
 
 class UnitWeights(NamedTuple):
-    """A residual unit: its snake, the seven kernels of the wide convolution with its bias, and the 1×1."""
+    """A residual unit: its snakes, the seven kernels of the wide convolution with its bias, and the 1×1."""
 
     snake: SnakeWeights
     kernels: tuple[Float[Array, "2 C C"], ...]
     bias: Float[Array, " C"]
+    second_snake: SnakeWeights  # after the wide convolution; equal to the first where they are tied
     pointwise: ConvWeights
 
 
@@ -79,10 +80,10 @@ def _level(units: Sequence[ResidualUnit], activation: SnakeBeta, resample: ConvW
 
 
 def _unit(unit: ResidualUnit) -> UnitWeights:
-    activation, wide, _, pointwise = unit.layers
+    first, wide, second, pointwise = unit.layers
     kernel, bias = _conv(wide)
     kernels = tuple(map(_on_host, toom_cook.transform_kernel(_on_host(kernel))))
-    return UnitWeights(_snake(activation), kernels, bias, _conv(pointwise))
+    return UnitWeights(_snake(first), kernels, bias, _snake(second), _conv(pointwise))
 
 
 def _snake(activation: SnakeBeta) -> SnakeWeights:

@@ -18,6 +18,8 @@ def config(
     *,
     channels: int = 4,
     use_snake: bool = True,
+    tied_activations: bool = True,
+    std_offset: float = 0.0,
     antialias_activation: bool = False,
     use_nearest_upsample: bool = False,
     final_tanh: bool = False,
@@ -31,6 +33,7 @@ def config(
         "c_mults": (1,) * len(strides),
         "strides": strides,
         "use_snake": use_snake,
+        "tied_activations": tied_activations,
         "antialias_activation": antialias_activation,
         "bias": bias,
     }
@@ -46,6 +49,7 @@ def config(
         downsampling_ratio=ratio,
         transformer=transformer,
         sample_rate=SAMPLE_RATE,
+        std_offset=std_offset,
     )
 
 
@@ -75,9 +79,10 @@ def model(model_config: ModelConfig, seed: int = 0) -> EarVAE:
 
 
 # Everything that changes how a config is cut into windows: even and odd strides, both ways up, antialiasing,
-# ELU, the transformer.
+# ELU, two activations in a residual unit, the transformer.
 KINDS = {
     "even strides": config((2, 4)),
+    "untied, odd strides": config((2, 5), tied_activations=False, std_offset=1e-4),
     "odd strides": config((3, 2, 3), use_snake=False),
     "nearest": config((2, 3), use_nearest_upsample=True, final_tanh=True),
     "antialiased": config((2, 2), antialias_activation=True),

@@ -50,7 +50,7 @@ def whole_file_of(model):
     def encode(audio):
         samples = latent_count(model.config, len(audio)) * model.config.downsampling_ratio
         mean, scale = run(port.encode, np.pad(audio, ((0, samples - len(audio)), (0, 0))))[:2]
-        return mean, np.logaddexp(scale, 0)
+        return mean, np.logaddexp(scale, 0) + model.config.std_offset
 
     return encode, lambda latents: run(port.decode, latents)[0]
 

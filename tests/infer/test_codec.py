@@ -12,7 +12,7 @@ import small_models
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tolerances import TILED
-from whole_file import codec_of, sizes_for
+from whole_file import assert_close, codec_of, sizes_for, whole_file
 
 from earvae_jax import checkpoints
 from earvae_jax.audio.resampling import Resampler, resample, resampled_length
@@ -65,6 +65,14 @@ def test_resampled_blocks_have_the_length_of_the_formula(samples, rates, block):
     parts = [stream(audio[start : start + block]) for start in range(0, samples, block)]
     parts.append(stream(audio[:0], last=True))
     np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize("kind", ["odd strides", "untied, odd strides", "nearest"])
+@pytest.mark.parametrize("latents", [1, 9, 150])
+def test_an_array_decodes_to_what_the_model_makes_of_it(kind, latents):
+    """Where a stride is odd, that is a few samples less than N·ratio."""
+    values = noise(latents, 4)
+    assert_close(codec_of(kind).decode(values), whole_file(kind)[1](values))
 
 
 def test_reconstruct_is_decode_of_encode():

@@ -59,6 +59,26 @@ def test_shipped_configs_are_the_published_sizes():
         assert (config.transformer is None) == (ratio == 960)
 
 
+def test_shipped_configs_of_other_projects():
+    """Names, ratios and numbers of parameters as published (168.7 million for ACE-Step)."""
+    import math
+    from importlib.resources import files
+
+    from earvae_jax.parameters import expected_arrays
+
+    for name, ratio, rate in (
+        ("stable_audio_open", 2048, 44_100),
+        ("ace_step_1.5", 1920, 48_000),
+        ("yue2", 1920, 48_000),
+    ):
+        config = ModelConfig.from_json(files("earvae_jax.configs") / f"{name}.json")
+        assert (config.downsampling_ratio, config.sample_rate, config.std_offset) == (ratio, rate, 1e-4)
+        assert not (config.encoder.tied_activations or config.decoder.tied_activations)
+        if name == "ace_step_1.5":
+            parameters = sum(math.prod(array.shape) for array in expected_arrays(config).values())
+            assert round(parameters / 1e6, 1) == 168.7
+
+
 def test_defaults_are_the_published_ones():
     config = ModelConfig.from_dict(
         {

@@ -31,6 +31,19 @@ def test_bottleneck(golden, name):
         assert_recorded(posterior.kl(), recorded[f"{case}/kl"], f"{case}/kl")
 
 
+def test_an_offset_of_the_deviation_stands_in_for_the_floor_of_the_variance():
+    """εar-VAE adds 1e-6 to the variance; the other Oobleck models add 1e-4 to the deviation, and nothing."""
+    output = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 6)) - 6, jnp.float32)
+    scale = np.float64(output[..., 3:])
+    for offset, floor in ((0.0, 1e-6), (1e-4, 0.0)):
+        posterior = Posterior.from_encoder(output, std_offset=offset)
+        std = np.log1p(np.exp(scale)) + offset
+        variance = std**2 + floor
+        kl = np.mean(np.sum(np.float64(output[..., :3]) ** 2 + variance - np.log(variance) - 1, axis=-1))
+        np.testing.assert_allclose(posterior.std, std, rtol=1e-6)
+        np.testing.assert_allclose(jax.jit(Posterior.kl)(posterior), kl, rtol=1e-6)
+
+
 def test_training_forward_is_encode_sample_decode():
     model = small_models.model(small_models.KINDS["even strides"])
     audio = np.random.default_rng(0).standard_normal((2, 64, 2), np.float32)

@@ -128,7 +128,8 @@ class Trainer:
 
         if self.config.rematerialize:
             encode, decode = (jax.checkpoint(f, policy=_save_convolutions) for f in (encode, decode))
-        posterior = Posterior(*encode(audio))
+        mean, scale = encode(audio)
+        posterior = Posterior(mean, scale, model.config.std_offset)
         latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
         return decode(latents), posterior.kl()
 

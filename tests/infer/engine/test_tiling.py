@@ -128,7 +128,7 @@ def chunked_codec() -> Codec:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ear_vae_44k", "ear_vae_v2_48k"])
+@pytest.mark.parametrize("name", ["ear_vae_44k", "ear_vae_v2_48k", "stable_audio_open", "ace_step_1.5"])
 def test_published_architectures_as_a_cpu_runs_them(name, monkeypatch):
     """Their strides, transformer and CPU formulation, at a sixteenth of their width."""
     monkeypatch.setattr(formulation, "_MIN_CHUNKED_WIDTH", 0)

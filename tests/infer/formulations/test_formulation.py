@@ -24,8 +24,9 @@ LATENTS, BATCH = 24, 3
 CONFIGS = {
     "usual": small_models.config((2, 4), channels=8),
     "rare": small_models.config((6, 2), channels=8, bias=False, final_tanh=True),
+    "untied": small_models.config((2, 4), channels=8, tied_activations=False),
 }
-CHUNKS = {"usual": 40, "rare": None}  # many chunks a level, and one
+CHUNKS = {"usual": 40, "rare": None, "untied": 40}  # many chunks a level, and one
 CASES = [(name, half) for name in CONFIGS for half in ("encoder", "decoder")]
 
 

@@ -1,0 +1,204 @@
+"""Finds the weights, and the config that lies beside them, in a file, a folder or a repository of the Hub."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from absl import logging
+
+from earvae_jax.borders import explaining, shown
+from earvae_jax.convert.fetch import (
+    HubAddress,
+    cached_files,
+    fetched,
+    folder_of,
+    hub_address,
+    listed_files,
+)
+from earvae_jax.convert.foreign import configs
+from earvae_jax.errors import UserError
+
+_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".pyt", ".bin")  # the first that a stem has is taken
+_DIFFUSERS = "diffusion_pytorch_model"
+_NOT_WEIGHTS = ("optimizer", "scheduler", "training_args", "scaler", "random_states")
+_USUAL = ("model_config.json", "config.json")
+_MOST_NAMED = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where weights were found."""
+
+    shown: str  # for messages, and what the checkpoint's provenance says
+    weights: Path
+    names: Callable[[], Sequence[str]]  # of the files in the same folder
+    path_of: Callable[[str], Path]  # of one of these
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it came from the Hub."""
+        return self.shown.startswith("hf://")
+
+
+def locate(source: str | Path) -> Source:
+    """Finds the weights file of a source, and fetches it if it is on the Hub.
+
+    In a folder or repository this is diffusers' file, in it or in its `vae/`, or else the one weights file.
+
+    Raises:
+      UserError: there is no weights file, or more than one; the address is malformed, or the Hub refuses.
+    """
+    remote = hub_address(source)
+    if remote is not None:
+        return _on_the_hub(remote)
+    path = Path(source)
+    with explaining(path, "cannot be read"):
+        if not path.is_dir():
+            return _beside(shown(path), path)
+        names = [*_files(path), *(f"vae/{name}" for name in _files(path / "vae"))]
+    chosen = _weights_among(names, shown(path), "a folder")
+    if chosen != path.name:
+        logging.info("%s: taking the weights in %s", shown(path), chosen)
+    return _beside(shown(path / chosen), path / chosen)
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """What the JSON files in the folder of the weights say."""
+
+    name: str | None = None  # of the one that is taken
+    given: configs.GivenConfig | None = None
+    unused: tuple[str, ...] = ()  # a line for each that one might have meant
+
+    def in_words(self) -> str:
+        """For an error about the weights."""
+        taken = f", with the {self.name} beside it" if self.name else ""
+        return taken + "".join(f" ({line})" for line in self.unused)
+
+    def log(self) -> None:
+        """Says what was taken and what was not."""
+        for line in self.unused:
+            logging.info("%s", line)
+        if self.name:
+            logging.info("taking the config in the %s beside the weights", self.name)
+
+
+def config_beside(source: Source) -> Beside:
+    """The config in a JSON of the same folder, if there is one for an Oobleck.
+
+    A JSON of the weights' own name comes first, then `model_config.json` and `config.json`, then any other.
+
+    Raises:
+      UserError: such a JSON is damaged, or several others could be meant.
+    """
+    stem = source.weights.stem
+    names = [name for name in source.names() if name.endswith(".json") and not name.endswith(".index.json")]
+    first = [name for name in (f"{stem}.json", f"{stem}_config.json", *_USUAL) if name in names]
+    unused: list[str] = []
+    for name in first:
+        try:
+            return Beside(name, configs.read(source.path_of(name)), tuple(unused))
+        except configs.NotOobleckError as error:
+            unused.append(f"not used: {error}")
+    others = {}
+    for name in names:
+        if name not in first:
+            with contextlib.suppress(UserError):
+                others[name] = configs.read(source.path_of(name))
+    if len({given.config for given in others.values()}) > 1:
+        raise UserError(
+            f"{source.shown}: several configs lie beside it ({', '.join(others)}): name one with --config"
+        )
+    chosen = next(iter(others), None)
+    return Beside(chosen, others[chosen] if chosen else None, tuple(unused))
+
+
+def _beside(name: str, path: Path) -> Source:
+    return Source(name, path, lambda: _files(path.parent), lambda other: path.with_name(other))
+
+
+def _files(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    with explaining(folder, "cannot be read"):
+        return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def _on_the_hub(remote: HubAddress) -> Source:
+    if PurePosixPath(remote.path).suffix not in _WEIGHTS:
+        remote = remote.file(_chosen_on_the_hub(remote))
+    weights = fetched(remote)
+    folder = folder_of(remote.path)
+
+    def path_of(name: str) -> Path:
+        return fetched(remote.file(f"{folder}/{name}" if folder else name))
+
+    def names() -> list[str]:
+        found = cached_files(remote)
+        if not any(name.endswith(".json") for name in _inside(found, folder)):
+            try:
+                found = listed_files(remote)
+            except UserError as error:
+                logging.info("%s: its config is not looked for", error)
+        return [name for name in _inside(found, folder) if "/" not in name]
+
+    return Source(f"hf://{_with_revision(remote)}/{remote.path}", weights, names, path_of)
+
+
+def _with_revision(remote: HubAddress) -> str:
+    return remote.repo + (f"@{remote.revision}" if remote.revision else "")
+
+
+def _chosen_on_the_hub(remote: HubAddress) -> str:
+    """The weights file of a repository or of a folder in it, by the names of the files."""
+    found = _inside(cached_files(remote), remote.path)
+    if not _candidates(found):
+        found = _inside(listed_files(remote), remote.path)
+    chosen = _weights_among(found, remote.text, "a repository" if not remote.path else "a folder")
+    chosen = f"{remote.path}/{chosen}" if remote.path else chosen
+    logging.info("%s: taking the weights in %s", remote.text, chosen)
+    return chosen
+
+
+def _inside(names: Iterable[str], folder: str) -> list[str]:
+    start = f"{folder}/" if folder else ""
+    return [name.removeprefix(start) for name in names if name.startswith(start)]
+
+
+def _candidates(names: Iterable[str]) -> list[str]:
+    """Weights files, one of each stem."""
+    best: dict[str, str] = {}
+    for name in names:
+        path = PurePosixPath(name)
+        if path.suffix in _WEIGHTS and not path.name.startswith(_NOT_WEIGHTS):
+            stem = str(path.with_suffix(""))
+            rank = _WEIGHTS.index(path.suffix)
+            if stem not in best or rank < _WEIGHTS.index(PurePosixPath(best[stem]).suffix):
+                best[stem] = name
+    return sorted(best.values())
+
+
+def _weights_among(names: Sequence[str], where: str, what: str) -> str:
+    found = _candidates(names)
+    sharded = [name for name in names if name.endswith(".index.json")]
+    for choice in (
+        [name for name in found if name.startswith(f"vae/{_DIFFUSERS}.")],
+        [name for name in found if name.startswith(f"{_DIFFUSERS}.")],
+        [name for name in found if name.startswith("vae/")],
+        [name for name in found if "/" not in name],
+        [name for name in found if "vae" in name.lower() or "autoencoder" in name.lower()],
+        found,
+    ):
+        if sharded and choice:
+            break
+        if len(choice) == 1:
+            return choice[0]
+    if sharded:
+        raise UserError(
+            f"{where}: its weights are split over several files ({sharded[0]}): join them into one"
+        )
+    if not found:
+        raise UserError(f"{where}: {what} without a weights file ({', '.join(_WEIGHTS)})")
+    named = ", ".join(found[:_MOST_NAMED]) + (", …" if len(found) > _MOST_NAMED else "")
+    raise UserError(f"{where}: {what} with several weights files ({named}): name one")
