@@ -1,7 +1,7 @@
 """Measures fixed transforms at the codec's rate: `python -m earvae_jax.train.studies.transforms MUSIC…`.
 
 The metrics are those of `earvae evaluate`, at 44.1 kHz. `--learn-from FOLDER` adds the Karhunen-Loève
-transform of that music, `--reconstructions DIR` a model's reconstructions of the same files.
+transform of that music, `--checkpoint` a model, `--reconstructions DIR` what a model made of the same files.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from earvae_jax.audio.search import find_audio
 from earvae_jax.borders import reason, shown
 from earvae_jax.command import run_program
 from earvae_jax.errors import UserError
+from earvae_jax.infer import Codec
 from earvae_jax.signal.block_transforms import (
     MID,
     SIDE,
@@ -57,6 +58,7 @@ class Piece:
     side_db: float | None  # side against mid; None for mono
     splits: dict[str, tuple[int, int]]
     metrics: dict[str, Values]
+    side_change: float | None = None  # by how many dB the model changed the side's energy against the mid's
 
 
 def measure(
@@ -98,10 +100,14 @@ def study(
         kind: measure(audio, to_channels(transform(), audio.shape[1]), RATE)
         for kind, transform in transforms.items()
     }
+    sides: list[float | None] = [None, None]
     if reconstruction is not None:
         samples = min(len(audio), len(reconstruction))
         metrics[_MODEL] = measure(audio[:samples], reconstruction[:samples], RATE)
-    return Piece(name, len(audio) / RATE, side_ratio(stereo), splits, metrics)
+        sides = [side_ratio(to_channels(x[:samples], 2)) for x in (audio, reconstruction)]
+    before, after = sides
+    change = None if before is None or after is None else after - before
+    return Piece(name, len(audio) / RATE, side_ratio(stereo), splits, metrics, change)
 
 
 def means(pieces: Sequence[Piece]) -> dict[str, Values]:
@@ -126,7 +132,18 @@ def table(pieces: Sequence[Piece]) -> str:
     count = f"{len(pieces)} piece" + ("s" if len(pieces) != 1 else "")
     lines += ["", f"Means over {count}:", "", _row(["transform", *METRICS.values()]), "|---" * 6 + "|"]
     lines += [_row([kind, *map(_cell, values.values())]) for kind, values in averages.items()]
+    lines += ["", _verdict(pieces)] if _MODEL in averages else []
     return "\n".join(lines) + "\n"
+
+
+def _verdict(pieces: Sequence[Piece]) -> str:
+    """On how many pieces the model is far below the transform, or far from the side's energy."""
+    pairs = [[p.metrics[kind]["si_sdr"] for kind in (_MODEL, _DCT)] for p in pieces if _MODEL in p.metrics]
+    gains = [ours - fixed for ours, fixed in pairs if ours is not None and fixed is not None]
+    changes = [piece.side_change for piece in pieces if piece.side_change is not None]
+    low, off = sum(gain < -1 for gain in gains), sum(abs(change) > 3 for change in changes)
+    return f"""The model is more than 1 dB below {_DCT} on {low} of {len(gains)} pieces, and
+changes side against mid by more than 3 dB on {off} of {len(changes)}."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     found = find_audio(options.music)
     made = _reconstructions(options.reconstructions) if options.reconstructions else None
+    codec = None if options.checkpoint is None else Codec.load(options.checkpoint or None)
     directions = _learn(options.learn_from, options.learn_minutes) if options.learn_from else None
     pieces, failures = [], {}
     interactive = sys.stderr.isatty()
@@ -159,6 +177,8 @@ def _run(options: argparse.Namespace) -> int:
                 reconstruction = _read(partner)[stretch]
                 if reconstruction.shape[1] != audio.shape[1] or not len(reconstruction):
                     raise UserError(f"{shown(partner)}: has other channels than its original or is too short")
+            if codec is not None:
+                reconstruction = np.asarray(codec.reconstruct(audio[stretch], sample_rate=RATE))
             pieces.append(study(name, audio[stretch], directions, reconstruction))
             if not interactive:
                 figures = {kind: values["si_sdr"] for kind, values in pieces[-1].metrics.items()}
@@ -253,8 +273,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MIN",
         help="how much of that music; default: 60",
     )
-    parser.add_argument(
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument(
         "--reconstructions", type=Path, metavar="DIR", help="reconstructions under the same relative names"
+    )
+    model.add_argument(
+        "--checkpoint", nargs="?", const="", metavar="PATH", help="a model; without PATH the bundled one"
     )
     parser.add_argument(
         "--excerpt-seconds", type=_positive, metavar="S", help="middle of each piece; default: all of it"
@@ -264,10 +288,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = float(text) if text.replace(".", "", 1).isdecimal() else math.nan
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return number

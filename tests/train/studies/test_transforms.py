@@ -8,6 +8,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from earvae_jax.infer import Codec
 from earvae_jax.infer.evaluation.evaluate import means, read_pair
 from earvae_jax.infer.evaluation.pairs import Pair
 from earvae_jax.signal.block_transforms import (
@@ -170,6 +171,20 @@ def test_the_study_of_a_folder(folders, capsys):
     assert content["means"]["KLT"]["si_sdr"] == pytest.approx(np.mean(own)) and means([]) == {}
     shown = capsys.readouterr().out
     assert shown.count("| a/one.flac |") == 1 and "| mono |" in shown and "| model |" in shown
+
+
+def test_a_checkpoint_is_measured_as_its_reconstructions(folders, small_checkpoint, capsys):
+    words = [folders / "music", "--checkpoint", small_checkpoint, "--json", folders / "out.json"]
+    assert transforms.main([*map(str, words)]) == 0
+    pieces = {piece["name"]: piece for piece in json.loads((folders / "out.json").read_text())["pieces"]}
+    audio = transforms._read(folders / "music" / "a" / "one.flac")
+    made = Codec.load(small_checkpoint).reconstruct(audio, sample_rate=44_100)
+    assert pieces["a/one.flac"]["metrics"]["model"] == pytest.approx(transforms.measure(audio, made, 44_100))
+    change = transforms.side_ratio(made) - transforms.side_ratio(audio)
+    assert pieces["a/one.flac"]["side_change"] == pytest.approx(change)
+    assert pieces["two.wav"]["side_change"] is None
+    said = capsys.readouterr().out
+    assert "of 2 pieces" in said and f"3 dB on {int(abs(change) > 3)} of 1." in said
 
 
 def test_an_excerpt_is_the_middle_of_both(folders, capsys):
