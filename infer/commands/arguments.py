@@ -7,7 +7,7 @@ if TYPE_CHECKING:  # the command line must not wait for JAX
     from earvae_jax.infer.codec import Codec
 
 _DEMO_MODEL = (
-    "no --checkpoint given: using the bundled demo model, which is small and was trained on synthetic music. "
+    "no --checkpoint given: using the bundled demo model, which is small and was trained for a few hours. "
     "For real quality convert the published weights:\n  earvae convert from-torch "
     "hf://earlab/EAR_VAE/pretrained_weight/ear_vae_44k.pyt checkpoints/ear_vae_44k"
 )
