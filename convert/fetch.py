@@ -46,20 +46,6 @@ def hub_address(source: str | Path) -> HubAddress | None:
     return HubAddress(text, f"{owner}/{repo}", revision or None, path.strip("/"))
 
 
-def local_path(source: str | Path) -> Path:
-    """The local path of a file; a file at an `hf://` address is first fetched into the Hub's cache.
-
-    Raises:
-      UserError: the address is malformed, there is no such file, or the Hub cannot be reached.
-    """
-    remote = hub_address(source)
-    if remote is None:
-        return Path(source)
-    if not remote.path:
-        raise UserError(f"{remote.text}: not of the form hf://OWNER/REPO/PATH")
-    return fetched(remote)
-
-
 def fetched(remote: HubAddress) -> Path:
     """The file at an address in the Hub's cache; one that is there is used without asking the Hub.
 

@@ -4,7 +4,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from earvae_jax import checkpoints
 from earvae_jax.borders import exists
 from earvae_jax.convert.foreign import exports
 from earvae_jax.convert.keys import to_tensors
+from earvae_jax.convert.state_dict import Layout
 from earvae_jax.errors import UserError, require
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.parameters import named_arrays
@@ -20,7 +21,6 @@ from earvae_jax.system.atomic import replacing
 if TYPE_CHECKING:
     from torch import Tensor
 
-Layout = Literal["published", "stable-audio-tools", "diffusers"]
 # Names in a folder: of the weights, and of their JSON.
 _NAMES = {
     "diffusers": ("diffusion_pytorch_model.safetensors", "config.json"),

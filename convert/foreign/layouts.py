@@ -13,7 +13,7 @@ _PARAMETER = re.compile(r"(.*)\.(weight(?:_[gv])?|bias|alpha|beta|parametrizatio
 _BLOCK = re.compile(r"(encoder|decoder)\.block\.(\d+)\..*")
 _UNIT = {"snake1": 0, "conv1": 1, "snake2": 2, "conv2": 3}
 _NEAREST = re.compile(r"(decoder\.layers\.\d+\.layers\.1)\.1")
-_SEVERAL_GAINS = 3  # axes of diffusers' α and β: [1, C, 1]
+_SNAKE_AXES = 3  # diffusers' α and β are [1, C, 1]
 
 
 def without_wrappers(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -67,7 +67,7 @@ def from_diffusers(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if match is None or match[1] not in names:
             state[key] = array
             continue
-        snake = match[2] in ("alpha", "beta") and array.ndim == _SEVERAL_GAINS
+        snake = match[2] in ("alpha", "beta") and array.ndim == _SNAKE_AXES
         state[f"{names[match[1]]}.{match[2]}"] = array.reshape(-1) if snake else array
     return state
 

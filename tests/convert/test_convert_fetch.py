@@ -9,19 +9,19 @@ import threading
 
 import pytest
 
-from earvae_jax.convert.fetch import local_path
+from earvae_jax.convert.fetch import hub_address
 from earvae_jax.errors import UserError
 
 CONTENT = b"weights" * 1000
 # The Hub's client reads its address and its cache once, when imported: each check is a process of its own.
 PROGRAM = """
 import json, sys
-from earvae_jax.convert.fetch import local_path
+from earvae_jax.convert.fetch import fetched, hub_address
 from earvae_jax.errors import UserError
 found = []
 for address in sys.argv[1:]:
     try:
-        found.append(local_path(address).read_text())
+        found.append(fetched(hub_address(address)).read_text())
     except UserError as error:
         found.append(str(error))
 print(json.dumps(found))
@@ -107,11 +107,11 @@ def test_what_cannot_be_had_is_one_clear_line(hub):
     assert all("\n" not in line for line in [*found, offline])
 
 
-@pytest.mark.parametrize("address", ["hf://", "hf://owner", "hf://owner/repo", "hf://owner/repo/"])
+@pytest.mark.parametrize("address", ["hf://", "hf://owner", "hf://owner/", "hf:///repo"])
 def test_incomplete_addresses_are_refused(address):
     with pytest.raises(UserError, match="not of the form hf://OWNER/REPO/PATH"):
-        local_path(address)
+        hub_address(address)
 
 
 def test_paths_are_left_alone(tmp_path):
-    assert local_path(tmp_path / "x.pyt") == tmp_path / "x.pyt"
+    assert hub_address(tmp_path / "x.pyt") is None

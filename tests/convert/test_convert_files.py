@@ -5,7 +5,6 @@ import json
 import os
 import re
 import zipfile
-from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from earvae_jax.parameters import build
 torch = pytest.importorskip("torch")
 
 import safetensors.torch  # noqa: E402
+from weight_norms import folded, parametrized  # noqa: E402
 
 from earvae_jax.convert import from_torch, state_dict  # noqa: E402
 from earvae_jax.convert.config_from_tensors import Stated  # noqa: E402
@@ -107,32 +107,18 @@ def test_half_precision_becomes_float32(weights):
     assert {array.dtype for array in read.arrays.values()} == {np.dtype(np.float32)}
 
 
-def parametrized(state):
-    names = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
-    return OrderedDict(
-        (key.replace(last, names[last]) if (last := key.rpartition(".")[2]) in names else key, tensor)
-        for key, tensor in state.items()
-    )
-
-
 def test_newer_weight_norm_keys(weights, expected):
     assert_same(state_dict.read(weights(parametrized)).tensors, expected)
 
 
-def folded(state):
-    result = OrderedDict()
-    for key, tensor in state.items():
-        module, _, last = key.rpartition(".")
-        if last == "weight_g":
-            result[f"{module}.weight"] = torch._weight_norm(state[f"{module}.weight_v"], tensor, 0)
-        elif last != "weight_v":
-            result[key] = tensor
-    result["decoder.layers.7.weight"][1] = 0  # a silent channel has no direction
+def folded_with_a_silent_channel(state):
+    result = folded(state)
+    result["decoder.layers.7.weight"][1] = 0  # it has no direction
     return result
 
 
 def test_folded_weight_norm(weights):
-    path = weights(folded)
+    path = weights(folded_with_a_silent_channel)
     state = torch.load(path, weights_only=True)
     read = from_torch.read(path, stated=KNOWN)
     model = build(read.config, read.arrays)

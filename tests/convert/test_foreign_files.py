@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections import OrderedDict
 
 import family
 import numpy as np
@@ -17,6 +16,7 @@ from earvae_jax.parameters import build, named_arrays
 torch = pytest.importorskip("torch")
 
 import safetensors.torch  # noqa: E402
+from weight_norms import folded, parametrized  # noqa: E402
 
 from earvae_jax.convert import from_torch, to_torch  # noqa: E402
 from earvae_jax.convert.config_from_tensors import Stated  # noqa: E402
@@ -164,25 +164,6 @@ def test_bfloat16_under_the_published_keys_without_a_config(tmp_path, published)
     )
     rounded = lambda array: torch.from_numpy(np.array(array)).bfloat16().float().numpy()  # noqa: E731
     assert_is_the_recorded_model(from_torch.read(path), rounded)
-
-
-def parametrized(state):
-    names = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
-    return {
-        f"{module}.{names.get(last, last)}": tensor
-        for (module, _, last), tensor in ((key.rpartition("."), tensor) for key, tensor in state.items())
-    }
-
-
-def folded(state):
-    result = OrderedDict()
-    for key, tensor in state.items():
-        module, _, last = key.rpartition(".")
-        if last == "weight_g":
-            result[f"{module}.weight"] = torch._weight_norm(state[f"{module}.weight_v"], tensor, 0)
-        elif last != "weight_v":
-            result[key] = tensor
-    return result
 
 
 @pytest.mark.parametrize("keys", ["theirs", "published"])

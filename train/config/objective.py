@@ -8,7 +8,7 @@ from earvae_jax.train.config.values import ConfigError, expect, expect_not_negat
 # The sizes of the neighbouring Oobleck recipe (stable-audio-tools); εar-VAE's own are unpublished.
 STFT_SIZES = (2048, 1024, 512, 256, 128, 64, 32)
 _SMALLEST_FRAME = 4  # samples; a shorter Hann window is almost all zero
-_TERMS = (
+TERMS = (
     "spectral_convergence",
     "log_magnitude",
     "correlation",
@@ -53,14 +53,14 @@ class ObjectiveConfig:
             fit = bool(sizes) and min(sizes) >= smallest and len(set(sizes)) == len(sizes)
             expect(fit, name, sizes, f"a list of different sizes of at least {smallest} samples")
         expect(self.weighting in (None, "magnitude"), "weighting", self.weighting, '"magnitude" or null')
-        expect_not_negative(self, *_TERMS)
+        expect_not_negative(self, *TERMS)
         if not self.active:
-            raise ConfigError(", ".join(_TERMS), "are all 0; expected a positive weight")
+            raise ConfigError(", ".join(TERMS), "are all 0; expected a positive weight")
 
     @property
     def active(self) -> list[str]:
         """Names of the terms that have a weight."""
-        return [name for name in _TERMS if getattr(self, name)]
+        return [name for name in TERMS if getattr(self, name)]
 
     @property
     def shortest_audio(self) -> int:

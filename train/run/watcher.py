@@ -16,9 +16,11 @@ from earvae_jax.train.step.step import Trainer, TrainState
 from earvae_jax.train.watch.board import Board
 from earvae_jax.train.watch.health import Warnings, latent_measures, side_change
 from earvae_jax.train.watch.history import History
-from earvae_jax.train.watch.pulls import Pulls
+from earvae_jax.train.watch.pulls import Pulls, sizes
 from earvae_jax.train.watch.summary import SUMMARY, write_summary
 from earvae_jax.train.watch.validation import Validator
+
+_PULLED = 4  # crops at which the terms' pulls are looked at; a mean over more says the same
 
 
 class Watcher:
@@ -42,7 +44,7 @@ class Watcher:
         self._first = jax.process_index() == 0
         self._validator, self._exports = validator, exports
         self._pulls, self._warnings = Pulls(trainer), Warnings(config)
-        self._songs = Songs(config.data.songs, config.sample_rate)
+        self._songs = Songs(config.data.songs if self._first else (), config.sample_rate)
         self._measured_songs: dict[str, dict[str, float]] = {}
         self._board = Board(workdir / "tensorboard" if self._first else None, after=after)
         self._history = History(workdir / "history.jsonl" if self._first else None, after=after)
@@ -73,15 +75,15 @@ class Watcher:
         self._note(step, "health", health)
         self._warn(step, health)
         judged = self._config.adversarial is not None and step > self._config.adversarial.start_step
-        pulls = self._pulls.sizes(
-            jax.tree.map(local, state.discriminator), reconstructions, self._validator.audio, judged=judged
+        some = slice(_PULLED)
+        pulls = self._pulls(
+            jax.tree.map(local, state.discriminator),
+            reconstructions[some],
+            self._validator.audio[some],
+            judged=judged,
         )
-        self._note(step, "pull", pulls)
-        if (
-            self._songs
-            and self._first
-            and (step % self._config.songs_every == 0 or step == self._config.steps)
-        ):
+        self._note(step, "pull", sizes(pulls))
+        if self._songs and (step % self._config.songs_every == 0 or step == self._config.steps):
             self._measure_songs(step, state)
         if self._first:
             write_summary(

@@ -12,23 +12,20 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
-from jaxtyping import Float
 
 from earvae_jax import checkpoints
 from earvae_jax.command import run_program
 from earvae_jax.signal.metrics import NAMES as METRICS
-from earvae_jax.system.atomic import replacing
 from earvae_jax.system.compilation_cache import enable_compilation_cache
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.data.batches import validation_audio
 from earvae_jax.train.run.loop import train_to_the_end
+from earvae_jax.train.studies.trained import demo_recipe, reconstructions, write_figures
 from earvae_jax.train.watch.validation import mean_metrics
 
 # Changes of the recipe, as `earvae train --set` takes them.
@@ -54,8 +51,7 @@ Results = dict[str, list[dict[str, float]]]  # the metrics for each seed, by the
 
 def recipe(changes: Sequence[str] = ()) -> TrainConfig:
     """The demo's recipe with the changes of `BUDGET` and those given."""
-    with resources.as_file(resources.files("earvae_jax.configs") / "train_demo.json") as path:
-        return TrainConfig.from_json(path, (*BUDGET, *changes))
+    return demo_recipe((*BUDGET, *changes))
 
 
 def ablation(config: TrainConfig, workdir: Path, seeds: int, names: Sequence[str] = ()) -> Results:
@@ -79,7 +75,8 @@ def ablation(config: TrainConfig, workdir: Path, seeds: int, names: Sequence[str
                 train_to_the_end(
                     dataclasses.replace(config, seed=config.seed + seed, objective=objective), folder
                 )
-                _write(kept, _measured(folder / "model.safetensors", crops, rate))
+                made = reconstructions(checkpoints.load(folder / "model.safetensors"), crops)
+                write_figures(kept, mean_metrics(crops, made, rate))
             results.setdefault(name, []).append(json.loads(kept.read_text(encoding="utf-8")))
     return results
 
@@ -116,18 +113,6 @@ def _rows(results: Results, values_of: Callable[..., list[float]], mean_format: 
     return "\n".join(lines) + "\n"
 
 
-def _measured(path: Path, crops: Float[np.ndarray, "I T C"], sample_rate: int) -> dict[str, float]:
-    model = checkpoints.load(path)
-    reconstruct = jax.jit(lambda audio: model.decode(model.encode(audio).mean))
-    reconstructions = np.concatenate([np.asarray(reconstruct(crop[None])) for crop in crops])
-    return mean_metrics(crops, reconstructions, sample_rate)
-
-
-def _write(path: Path, values: Any) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """Runs all variants, prints the tables and keeps the figures in `WORKDIR/ablation.json`."""
     parser = argparse.ArgumentParser(prog="python -m earvae_jax.train.studies.ablation", description=__doc__)
@@ -142,7 +127,7 @@ def main(words: Sequence[str] | None = None) -> None:
     music = {"train": asked.train, "validation": asked.held_out}
     places = [f"data.{key}={json.dumps(places)}" for key, places in music.items() if places]
     results = ablation(recipe([*places, *asked.set]), asked.workdir, asked.seeds, asked.only)
-    _write(asked.workdir / "ablation.json", results)
+    write_figures(asked.workdir / "ablation.json", results)
     sys.stdout.write(table(results))
 
 

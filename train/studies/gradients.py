@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import Float
 from scipy import signal
@@ -23,6 +22,7 @@ from earvae_jax.system.compilation_cache import enable_compilation_cache
 from earvae_jax.train.data.batches import validation_audio
 from earvae_jax.train.step.step import Trainer
 from earvae_jax.train.studies.terms import EDGES, recipe
+from earvae_jax.train.studies.trained import reconstructions
 from earvae_jax.train.watch.pulls import Pulls
 
 
@@ -71,8 +71,7 @@ def main(words: Sequence[str] | None = None) -> None:
     target = validation_audio(config.data, sample_rate=rate, seed=config.seed)
     trainer = Trainer(config)
     model = checkpoints.load(asked.checkpoint) if asked.checkpoint else trainer.model(trainer.initial_state())
-    reconstruct = jax.jit(lambda audio: model.decode(model.encode(audio).mean))
-    prediction = np.concatenate([np.asarray(reconstruct(crop[None])) for crop in target])
+    prediction = reconstructions(model, target)
     pulls = Pulls(trainer)(None, prediction, target, judged=False)
     sys.stdout.write(table(pulls, rate))
 

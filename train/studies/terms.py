@@ -12,10 +12,8 @@ import itertools
 import json
 import sys
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import logging
 from jaxtyping import Float
@@ -24,12 +22,13 @@ from scipy import signal
 from earvae_jax import checkpoints
 from earvae_jax.command import run_program
 from earvae_jax.signal.metrics import NAMES as METRICS
-from earvae_jax.system.atomic import replacing
 from earvae_jax.system.compilation_cache import enable_compilation_cache
 from earvae_jax.train.config import TrainConfig
+from earvae_jax.train.config.objective import TERMS
 from earvae_jax.train.data.batches import validation_audio
 from earvae_jax.train.run.loop import train_to_the_end
 from earvae_jax.train.step.step import Trainer
+from earvae_jax.train.studies.trained import demo_recipe, reconstructions, write_figures
 from earvae_jax.train.watch.validation import mean_metrics
 
 BUDGET = (
@@ -41,21 +40,11 @@ BUDGET = (
     "checkpoint_every=250",
 )
 EDGES = (0, 200, 1000, 4000, 22_050)  # Hz
-TERMS = (
-    "spectral_convergence",
-    "log_magnitude",
-    "correlation",
-    "instantaneous_frequency",
-    "group_delay",
-    "waveform",
-    "log_waveform",
-)
 
 
 def recipe(changes: Sequence[str] = ()) -> TrainConfig:
     """The demo's recipe at a constant rate, with `changes`."""
-    with resources.as_file(resources.files("earvae_jax.configs") / "train_demo.json") as path:
-        return TrainConfig.from_json(path, (*BUDGET, *changes))
+    return demo_recipe((*BUDGET, *changes))
 
 
 def variants(config: TrainConfig) -> dict[str, TrainConfig]:
@@ -86,14 +75,12 @@ def study(config: TrainConfig, steps: Sequence[int], workdir: Path, names: Seque
                 else:
                     trainer = Trainer(variant)
                     model = trainer.model(trainer.initial_state())
-                reconstruct = jax.jit(lambda audio, model=model: model.decode(model.encode(audio).mean))
-                made = np.concatenate([np.asarray(reconstruct(crop[None])) for crop in crops])
+                made = reconstructions(model, crops)
                 measured = mean_metrics(crops, made, rate) | band_errors(crops, made, rate)
-                folder.mkdir(parents=True, exist_ok=True)
-                _write(kept, measured)
+                write_figures(kept, measured)
             results.setdefault(name, {})[count] = json.loads(kept.read_text(encoding="utf-8"))
             logging.info("%s, %d steps: %s", name, count, results[name][count])
-    _write(workdir / "terms.json", results)
+    write_figures(workdir / "terms.json", results)
     return results
 
 
@@ -127,11 +114,6 @@ def table(results: dict[str, dict]) -> str:
             cells = [f"{values.get(column, np.nan):.3f}" for column in columns]
             lines.append(f"| {name} | {count} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _write(path: Path, values: dict) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -14,8 +14,6 @@ from earvae_jax.train.losses.adversarial import Parameters, adversarial_gradient
 from earvae_jax.train.losses.objective import reconstruction_objective
 from earvae_jax.train.step.step import Trainer
 
-_CROPS = 4  # that are looked at; a mean over more says the same
-
 # (the discriminator's parameters, prediction, target) -> gradient
 Pull = Callable[[Parameters | None, Float[Array, "B T C"], Float[Array, "B T C"]], Float[Array, "B T C"]]
 
@@ -52,23 +50,16 @@ class Pulls:
             for name, pull in terms.items()
         }
 
-    def sizes(
-        self,
-        discriminator: Parameters | None,
-        prediction: Float[np.ndarray, "I T C"],
-        target: Float[np.ndarray, "I T C"],
-        *,
-        judged: bool,
-    ) -> dict[str, float]:
-        """Root mean square of each gradient times the number of samples, over the first few items.
 
-        The losses are means over samples, so this does not depend on the length of a crop.
-        """
-        found = self(discriminator, prediction[:_CROPS], target[:_CROPS], judged=judged)
-        return {
-            name: float(np.sqrt(np.mean(np.square(pull, dtype=np.float64))) * pull[0].size)
-            for name, pull in found.items()
-        }
+def sizes(pulls: dict[str, Float[np.ndarray, "I T C"]]) -> dict[str, float]:
+    """Root mean square of each gradient times the number of samples of an item.
+
+    The losses are means over samples, so this does not depend on the length of a crop.
+    """
+    return {
+        name: float(np.sqrt(np.mean(np.square(pull, dtype=np.float64))) * pull[0].size)
+        for name, pull in pulls.items()
+    }
 
 
 _JUDGED = {"adversarial": "weight", "feature_matching": "feature_matching_weight"}

@@ -8,7 +8,7 @@ import small_training
 
 from earvae_jax.train.losses.adversarial import adversarial_gradients
 from earvae_jax.train.step.step import Trainer
-from earvae_jax.train.watch.pulls import Pulls
+from earvae_jax.train.watch.pulls import Pulls, sizes
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -39,10 +39,11 @@ def test_sizes_follow_the_weight_and_not_the_length():
     target = small_training.music(1)
     prediction = 0.9 * target
     once, double = (
-        Pulls(Trainer(each)).sizes(None, prediction, target, judged=False)["waveform"]
+        sizes(Pulls(Trainer(each))(None, prediction, target, judged=False))["waveform"]
         for each in (config, twice)
     )
     assert double == pytest.approx(2 * once, rel=1e-5)
     long = [np.concatenate([audio, audio], axis=1) for audio in (prediction, target)]
-    size = Pulls(Trainer(config)).sizes(None, *long, judged=False)["waveform"]
-    assert size == pytest.approx(once, rel=1e-4)
+    assert sizes(Pulls(Trainer(config))(None, *long, judged=False))["waveform"] == pytest.approx(
+        once, rel=1e-4
+    )
