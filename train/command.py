@@ -35,9 +35,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     from earvae_jax.errors import require
     from earvae_jax.system.compilation_cache import enable_compilation_cache
+    from earvae_jax.system.heap import keep_freed_memory, use_one_heap
 
     require("grain", extra="train")
     require("tensorboardX", extra="train")
+    use_one_heap()
+    keep_freed_memory()
     enable_compilation_cache()
     processes.join(arguments)
 

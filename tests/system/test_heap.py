@@ -1,4 +1,4 @@
-"""The codec's commands keep one heap, large arrays outside it, unless the environment says otherwise."""
+"""Commands keep one heap, large arrays outside it or all for later, unless the environment says otherwise."""
 
 import os
 import platform
@@ -55,11 +55,41 @@ libc.free(large)
 print(int(libc.mincore(inside, ctypes.c_size_t(pages), seen) == 0))
 """
 
+# Arrays as a program's temporaries: taken, written and freed again and again. Prints whether the later rounds
+# get the pages of the first: each page that comes from the system is a fault.
+AGAIN_AND_AGAIN = """
+import ctypes, mmap, resource
+from earvae_jax.system.heap import keep_freed_memory, use_one_heap
+use_one_heap()
+keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+def round():
+    arrays = [libc.malloc(size << 20) for size in (1, 5, 40, 100)]
+    for array, size in zip(arrays, (1, 5, 40, 100)):
+        ctypes.memset(array, 1, size << 20)
+    for array in arrays:
+        libc.free(array)
+round()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    round()
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(int(faults < (20 << 20) // mmap.PAGESIZE))
+"""
+
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 
 
 def run(program: str, **environment: str) -> int:
-    chosen = ("GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_")
+    chosen = (
+        "GLIBC_TUNABLES",
+        "MALLOC_ARENA_MAX",
+        "MALLOC_MMAP_THRESHOLD_",
+        "MALLOC_MMAP_MAX_",
+        "MALLOC_TRIM_THRESHOLD_",
+    )
     kept = {n: v for n, v in os.environ.items() if n not in chosen}
     done = subprocess.run(
         [sys.executable, "-c", program], env=kept | environment, capture_output=True, text=True, check=True
@@ -76,3 +106,8 @@ def test_threads_share_one_heap_unless_the_environment_chooses():
 def test_large_arrays_leave_no_holes_unless_the_environment_chooses():
     assert run(LARGE_ARRAY) == 0
     assert run(LARGE_ARRAY, MALLOC_MMAP_THRESHOLD_=str(32 << 20)) == 1
+
+
+def test_freed_memory_is_kept_unless_the_environment_chooses():
+    assert run(AGAIN_AND_AGAIN) == 1
+    assert run(AGAIN_AND_AGAIN, MALLOC_MMAP_MAX_="1000", MALLOC_TRIM_THRESHOLD_="100000") == 0

@@ -22,6 +22,7 @@ from earvae_jax import checkpoints
 from earvae_jax.command import run_program
 from earvae_jax.signal.metrics import NAMES as METRICS
 from earvae_jax.system.compilation_cache import enable_compilation_cache
+from earvae_jax.system.heap import keep_freed_memory, use_one_heap
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.data.batches import validation_audio
 from earvae_jax.train.run.loop import train_to_the_end
@@ -123,6 +124,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="*", default=(), metavar="NAME", help="variants by their beginnings")
     parser.add_argument("--set", nargs="*", default=(), metavar="KEY=VALUE", help="changes of the recipe")
     asked = parser.parse_args(words)
+    use_one_heap()
+    keep_freed_memory()
     enable_compilation_cache()
     music = {"train": asked.train, "validation": asked.held_out}
     places = [f"data.{key}={json.dumps(places)}" for key, places in music.items() if places]

@@ -29,6 +29,7 @@ from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.lengths import latents_of
 from earvae_jax.system import machine
 from earvae_jax.system.compilation_cache import enable_compilation_cache
+from earvae_jax.system.heap import keep_freed_memory, use_one_heap
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.step.step import Trainer
 
@@ -173,6 +174,8 @@ def main(words: Sequence[str] | None = None) -> None:
     lines = [about, "", "| model | step | JAX s | torch s | torch / JAX | JAX MB first | JAX MB | torch MB |"]
     lines.append("|---|---|---|---|---|---|---|---|")
     results = {}
+    use_one_heap()
+    keep_freed_memory()  # as `earvae train` does; it serves both sides
     for name, config in train_configs().items():
         for kind in ("generator", "adversarial"):
             r = results[f"{name}, {kind}"] = step_benchmark(config, adversarial=kind == "adversarial")

@@ -23,6 +23,7 @@ from earvae_jax import checkpoints
 from earvae_jax.command import run_program
 from earvae_jax.signal.metrics import NAMES as METRICS
 from earvae_jax.system.compilation_cache import enable_compilation_cache
+from earvae_jax.system.heap import keep_freed_memory, use_one_heap
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.config.objective import TERMS
 from earvae_jax.train.data.batches import validation_audio
@@ -128,6 +129,8 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--set", nargs="*", default=(), metavar="KEY=VALUE", help="changes to the recipe")
     asked = parser.parse_args(words)
+    use_one_heap()
+    keep_freed_memory()
     enable_compilation_cache()
     music = [f"data.train={json.dumps(asked.train)}", f"data.validation={json.dumps(asked.held_out)}"]
     results = study(recipe([*music, *asked.set]), asked.steps, asked.workdir, asked.only)
