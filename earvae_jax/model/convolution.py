@@ -1,8 +1,13 @@
 """Convolutions over time, and weight norm, as pure functions; arrays are [B, T, C]."""
 
+from typing import Literal, TypeVar
+
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
+
+_Kernel = TypeVar("_Kernel", np.ndarray, Array)
 
 
 def weight_norm(
@@ -22,8 +27,12 @@ def conv1d(
     stride: int = 1,
     dilation: int = 1,
     padding: int | tuple[int, int] = 0,
+    kernel_axes: Literal["WIO", "OWI"] = "WIO",
 ) -> Float[Array, "B T2 O"]:
-    """Cross-correlation over time with zero padding, as `torch.nn.functional.conv1d`."""
+    """Cross-correlation over time with zero padding, as `torch.nn.functional.conv1d`.
+
+    `kernel_axes` is the order of width, inputs and outputs in `kernel`; cuDNN reads "OWI" as it is.
+    """
     sides = (padding, padding) if isinstance(padding, int) else padding
     y = lax.conv_general_dilated(
         x,
@@ -31,7 +40,7 @@ def conv1d(
         window_strides=(stride,),
         padding=(sides,),
         rhs_dilation=(dilation,),
-        dimension_numbers=("NWC", "WIO", "NWC"),
+        dimension_numbers=("NWC", kernel_axes, "NWC"),
     )
     return y if bias is None else y + bias.astype(x.dtype)
 
@@ -46,20 +55,45 @@ def conv_transpose1d(
 ) -> Float[Array, "B T2 O"]:
     """As `torch.nn.functional.conv_transpose1d`: T2 = (T − 1)·stride − 2·padding + K.
 
-    Polyphase: output t takes only every stride-th tap, so ⌈K/stride⌉ input steps give `stride` outputs by one
-    stride-1 convolution to stride·O channels and a reshape. XLA runs that several times faster than a
-    convolution over an input with zeros put between its steps.
+    In two steps, so that weights that never change take the first only once.
+    """
+    return upsampled_by_phases(
+        x, phases_of(kernel, stride), bias, width=kernel.shape[0], stride=stride, padding=padding
+    )
+
+
+def phases_of(kernel: _Kernel, stride: int) -> _Kernel:
+    """A transposed convolution's kernel [K, I, O] as an ordinary one, [⌈K/stride⌉, I, stride·O].
+
+    Output t takes only every stride-th tap, so ⌈K/stride⌉ input steps give `stride` outputs by one stride-1
+    convolution to stride·O channels and a reshape. XLA runs that several times faster than a convolution over
+    an input with zeros put between its steps. Takes arrays of numpy and of JAX.
     """
     width, inputs, outputs = kernel.shape
-    batch, length, _ = x.shape
     taps = -(-width // stride)
+    xp = np if isinstance(kernel, np.ndarray) else jnp
     # kernel[j·stride + phase] multiplies the input j steps back: time runs backwards over the taps.
-    phases = jnp.pad(kernel, ((0, taps * stride - width), (0, 0), (0, 0)))
+    phases = xp.pad(kernel, ((0, taps * stride - width), (0, 0), (0, 0)))
     phases = phases.reshape(taps, stride, inputs, outputs)[::-1].transpose(0, 2, 1, 3)
-    phases = phases.reshape(taps, inputs, stride * outputs)
+    return phases.reshape(taps, inputs, stride * outputs)
+
+
+def upsampled_by_phases(
+    x: Float[Array, "B T I"],
+    phases: Float[Array, "taps I outputs"],
+    bias: Float[Array, " O"] | None,
+    *,
+    width: int,
+    stride: int,
+    padding: int,
+    kernel_axes: Literal["WIO", "OWI"] = "WIO",
+) -> Float[Array, "B T2 O"]:
+    """`conv_transpose1d` with the kernel of `phases_of`; `width` is that of the kernel before."""
+    taps = -(-width // stride)
+    batch, length, _ = x.shape
     # The input is padded beforehand: if a convolution's output is longer than its input, XLA computes the
     # weight gradient a hundred times slower on a CPU.
     x = jnp.pad(x, ((0, 0), (taps - 1, taps - 1), (0, 0)))
-    y = conv1d(x, phases).reshape(batch, (length + taps - 1) * stride, outputs)
+    y = conv1d(x, phases, kernel_axes=kernel_axes).reshape(batch, (length + taps - 1) * stride, -1)
     y = lax.slice_in_dim(y, padding, padding + (length - 1) * stride - 2 * padding + width, axis=1)
     return y if bias is None else y + bias.astype(x.dtype)

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from earvae_jax.infer.formulations.chunked import ChunkedFormulation, supports
+from earvae_jax.infer.formulations.laid_out import LaidOutFormulation
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.layers import Extent, folded
 from earvae_jax.model.oobleck import Decoder, Encoder
@@ -21,6 +22,7 @@ Half = Callable[[PyTree, Float[Array, "B T C"], Extent], Float[Array, "B T2 C2"]
 # plain modules compile in a fifth of the time.
 _MIN_CHUNKED_WIDTH = 64
 
+_GPUS = ("gpu", "cuda", "rocm")
 
 _PLAIN: ContextVar[bool] = ContextVar("plain", default=False)
 
@@ -62,7 +64,7 @@ def choose_formulation(config: ModelConfig, platform: str, dtype: str) -> Formul
     narrow = min(config.encoder.channels, config.decoder.channels) < _MIN_CHUNKED_WIDTH
     if platform == "cpu" and dtype == "float32" and supports(config) and not narrow:
         return ChunkedFormulation(config)
-    return PlainFormulation()
+    return LaidOutFormulation(dtype) if platform in _GPUS else PlainFormulation()
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from tolerances import TILED, TOOM_COOK
 from earvae_jax.infer.formulations import toom_cook
 from earvae_jax.infer.formulations.choice import PlainFormulation, choose_formulation, plain
 from earvae_jax.infer.formulations.chunked import ChunkedFormulation
+from earvae_jax.infer.formulations.laid_out import LaidOutFormulation
 from earvae_jax.model.layers import Extent
 
 LATENTS, BATCH = 24, 3
@@ -124,8 +125,10 @@ def test_choice():
     assert isinstance(choose_formulation(wide, "cpu", "float32"), ChunkedFormulation)
     with plain():
         assert isinstance(choose_formulation(wide, "cpu", "float32"), PlainFormulation)
+    for case in ((wide, "gpu", "float32"), (small_models.config((2, 4), channels=8), "cuda", "bfloat16")):
+        assert isinstance(choose_formulation(*case), LaidOutFormulation), case
     others = [
-        (wide, "gpu", "float32"),
+        (wide, "tpu", "float32"),
         (wide, "cpu", "bfloat16"),
         (small_models.config((2, 4), channels=8), "cpu", "float32"),
         (small_models.config((2, 3), channels=128), "cpu", "float32"),
@@ -137,10 +140,52 @@ def test_choice():
         assert isinstance(choose_formulation(*case), PlainFormulation), case
 
 
+LAID_OUT = {
+    **CONFIGS,
+    "nearest": small_models.config((2, 3), channels=8, use_nearest_upsample=True),
+    "antialiased": small_models.config((2, 5), channels=8, antialias_activation=True),
+    "elu": small_models.config((3, 2), channels=8, use_snake=False),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("half", ["encoder", "decoder"])
+@pytest.mark.parametrize("name", LAID_OUT)
+def test_laid_out_weights_give_the_same_bits(name, half, dtype):
+    config = LAID_OUT[name]
+    module = getattr(small_models.model(config), half)
+    step, channels = (config.downsampling_ratio, 2) if half == "encoder" else (1, config.latent_dim)
+    values = jnp.asarray(noise((BATCH, LATENTS * step, channels)), dtype)
+    bounds = extents([(0, LATENTS * step), (-step, 5 * step), (3 * step, (LATENTS + 9) * step)])
+    made = []
+    for formulation in (PlainFormulation(), LaidOutFormulation(dtype)):
+        weights, function = getattr(formulation, half)(module)
+        made.append(np.asarray(jax.jit(function)(weights, values, bounds), np.float32))
+    np.testing.assert_array_equal(*made)
+
+
+@pytest.mark.parametrize("half", ["encoder", "decoder"])
+def test_laid_out_weights_are_neither_transposed_nor_cast_at_a_call(half):
+    config = LAID_OUT["usual"]
+    module = getattr(small_models.model(config), half)
+    shape = (1, 8 * config.downsampling_ratio, 2) if half == "encoder" else (1, 8, config.latent_dim)
+    casts = []
+    for formulation in (PlainFormulation(), LaidOutFormulation("bfloat16")):
+        weights, function = getattr(formulation, half)(module)
+        text = str(jax.make_jaxpr(function)(weights, jnp.zeros(shape, jnp.bfloat16), extents([(0, 99)])))
+        casts.append(text.count(" convert_element_type["))
+    assert " transpose[" not in text and " rev[" not in text
+    kernels = [kernel for kernel in jax.tree.leaves(weights) if kernel.ndim == 3]
+    biases = [bias for bias in jax.tree.leaves(weights) if bias.ndim == 1 and bias.dtype == jnp.bfloat16]
+    assert kernels and all(kernel.dtype == jnp.bfloat16 for kernel in kernels)
+    assert casts[0] - casts[1] >= len(kernels) + len(biases)
+
+
 _ON_A_MESH = """
 import jax, numpy as np, small_models
 from earvae_jax.infer.engine.compiled import CompiledModel
 from earvae_jax.infer.formulations.chunked import ChunkedFormulation
+from earvae_jax.infer.formulations.laid_out import LaidOutFormulation
 import earvae_jax.infer.engine.compiled as compiled
 compiled.choose_formulation = lambda config, platform, dtype: ChunkedFormulation(config, chunk=40)
 config = small_models.config((2,), channels=8)
