@@ -18,6 +18,7 @@ from earvae_jax.train.losses.adversarial import Parameters, Terms, adversarial_g
 from earvae_jax.train.losses.discriminator import Discriminator
 from earvae_jax.train.losses.objective import reconstruction_objective
 from earvae_jax.train.step.initialization import start_as_transform
+from earvae_jax.train.step.norms import norm
 from earvae_jax.train.step.optimizer import build_optimizer
 from earvae_jax.train.step.schedules import adversarial_share, learning_rate
 
@@ -187,9 +188,11 @@ class Trainer:
         generator_gradient, discriminator_gradient, terms = self._over_devices(
             state, audio, noise, adversarial
         )
-        norms = {part: optax.tree.norm(gradient) for part, gradient in generator_gradient.items()}
-        norm = optax.tree.norm(norms)
-        updates, optimizer = self._optimizer.update(generator_gradient, state.optimizer, state.generator)
+        norms = {part: norm(gradient) for part, gradient in generator_gradient.items()}
+        whole = norm(norms)
+        updates, optimizer = self._optimizer.update(
+            generator_gradient, state.optimizer, state.generator, norm=whole
+        )
         generator = optax.apply_updates(state.generator, updates)
         # Early on the average covers about a tenth of the steps done, and forgets the random start.
         decay = jnp.minimum(self.config.ema_decay, (1 + state.step) / (10 + state.step))
@@ -199,12 +202,15 @@ class Trainer:
             optimizer=optimizer,
             average=jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, generator),
         )
-        finite = jnp.isfinite(norm) & jnp.isfinite(terms["loss"])
+        finite = jnp.isfinite(whole) & jnp.isfinite(terms["loss"])
         if adversarial:
-            discriminator_norm = optax.tree.norm(discriminator_gradient)
+            discriminator_norm = norm(discriminator_gradient)
             finite &= jnp.isfinite(discriminator_norm) & jnp.isfinite(terms["discriminator"])
             updates, optimizer = self._discriminator_optimizer.update(
-                discriminator_gradient, state.discriminator_optimizer, state.discriminator
+                discriminator_gradient,
+                state.discriminator_optimizer,
+                state.discriminator,
+                norm=discriminator_norm,
             )
             discriminator = optax.apply_updates(state.discriminator, updates)
             updated = dataclasses.replace(
@@ -213,7 +219,7 @@ class Trainer:
             terms["discriminator_gradient_norm"] = discriminator_norm
             assert self._adversarial is not None
             terms["adversarial_share"] = adversarial_share(state.step, self._adversarial)
-        terms |= {"gradient_norm": norm, **{f"gradient_norm/{part}": n for part, n in norms.items()}}
+        terms |= {"gradient_norm": whole, **{f"gradient_norm/{part}": n for part, n in norms.items()}}
         terms["learning_rate"] = learning_rate(
             state.step - state.skipped, self.config.optimizer, self.config.steps
         )
