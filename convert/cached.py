@@ -3,12 +3,15 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
+from earvae_jax import known_models
 from earvae_jax.borders import explaining, shown
 from earvae_jax.convert import from_torch, sources
 from earvae_jax.errors import UserError
+from earvae_jax.known_models import KnownModel
 from earvae_jax.system.addresses import address
 from earvae_jax.system.user_cache import cache_folder
 
@@ -18,14 +21,18 @@ _VERSION = 1  # of what a conversion makes of a file; another one does not find 
 def checkpoint_of(source: str | Path) -> Path:
     """The checkpoint that a source of weights converts to; converts if it has not been done before.
 
-    A source is what `convert from-torch` takes. Another size, date or JSON of it is another source.
+    A source is what `convert from-torch` takes. Another size, date or JSON of it is another source. A known
+    model is fetched once.
 
     Raises:
       UserError: the source does not convert without options, or the cache cannot be written.
     """
+    known = known_models.by_name(source)
+    if known is not None:
+        return _of_known(known)
     name = address(source) or source
     found = sources.locate(source)
-    checkpoint = cache_folder() / "models" / f"{found.weights.stem}-{_key(found)}.safetensors"
+    checkpoint = _place(found.weights.stem, _state(found))
     if checkpoint.is_file():
         return checkpoint
     try:
@@ -39,12 +46,32 @@ def checkpoint_of(source: str | Path) -> Path:
     return checkpoint
 
 
-def _key(found: sources.Source) -> str:
+def place_of(known: KnownModel) -> Path:
+    """Where the checkpoint of a known model is, once it has been converted."""
+    return _place(known.name, [known.address])
+
+
+def _of_known(known: KnownModel) -> Path:
+    """The checkpoint of a known model; one that is there is used without asking the Hub or its cache."""
+    checkpoint = place_of(known)
+    if not checkpoint.is_file():
+        from_torch.convert(known.name, checkpoint, overwrite=True)
+        logging.info("%s: converted into %s", known.name, shown(checkpoint))
+    return checkpoint
+
+
+def _place(name: str, state: list[Any]) -> Path:
+    """A file in the cache that differs for every state of what is converted."""
+    text = json.dumps([_VERSION, *state])
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return cache_folder() / "models" / f"{name}-{digest}.safetensors"
+
+
+def _state(found: sources.Source) -> list[Any]:
     """Differs for every state of the files that a conversion reads."""
     with explaining(found.weights, "cannot be read"):
         path = found.weights.resolve()
         state = path.stat()
         configs = sorted(path.parent.glob("*.json")) if not found.is_remote else []
         described = [(config.name, config.stat().st_size, config.stat().st_mtime_ns) for config in configs]
-    text = json.dumps([_VERSION, str(path), state.st_size, state.st_mtime_ns, described])
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return [str(path), state.st_size, state.st_mtime_ns, described]

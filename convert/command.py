@@ -7,7 +7,10 @@ if TYPE_CHECKING:
     from earvae_jax.convert.config_from_tensors import Stated
 
 
-WEIGHTS_HELP = ".pyt, .pt, .ckpt or .safetensors, a folder that holds one, or hf://OWNER/REPO[/PATH]"
+WEIGHTS_HELP = (
+    ".pyt, .pt, .ckpt or .safetensors, a folder that holds one, hf://OWNER/REPO[/PATH], or a name that "
+    "earvae models lists"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -139,7 +139,8 @@ def is_relative(state: Mapping[str, np.ndarray], layout: Layout) -> bool:
 
 def _of_relative(traced: Mapping[str, Any], layout: Layout, stated: Mapping[str, Any]) -> dict[str, Any]:
     """The options without a trace of another project's Oobleck; none if this may be an εar-VAE."""
-    known = next((each for each in RELATIVES if each.strides == traced["encoder.strides"]), None)
+    strides = traced["encoder.strides"]
+    known = next((each for each in RELATIVES if each.config.encoder.strides == strides), None)
     untied = not (traced["encoder.tied_activations"] and traced["decoder.tied_activations"])
     if layout == "published" and not untied and (known is None or "transformer.depth" in traced):
         return {}
@@ -147,7 +148,7 @@ def _of_relative(traced: Mapping[str, Any], layout: Layout, stated: Mapping[str,
     if layout == "diffusers":
         options["decoder.final_tanh"] = False
     if known is not None:
-        options |= {"sample_rate": known.sample_rate, "decoder.final_tanh": False}
+        options |= {"sample_rate": known.config.sample_rate, "decoder.final_tanh": False}
     assumed = {option: value for option, value in options.items() if option not in stated}
     if assumed:
         like = known.name if known else "other Oobleck models than εar-VAE"

@@ -12,6 +12,8 @@ from earvae_jax.errors import UserError
 from earvae_jax.system.addresses import address
 
 _SCHEME = "hf://"
+_LOG_IN = "log in with hf auth login, or set HF_TOKEN"
+_REFUSALS = (401, 403)
 
 
 class HubAddress(NamedTuple):
@@ -25,6 +27,11 @@ class HubAddress(NamedTuple):
     def file(self, path: str) -> "HubAddress":
         """The address of another file of the repository."""
         return self._replace(path=path)
+
+    def __str__(self) -> str:
+        """The whole address of the file, where `text` may be shorter."""
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"{_SCHEME}{self.repo}{revision}/{self.path}"
 
 
 def hub_address(source: str | Path) -> HubAddress | None:
@@ -58,10 +65,18 @@ def fetched(remote: HubAddress) -> Path:
     known: dict[str, Any] = {"revision": remote.revision}
     with contextlib.suppress(errors.LocalEntryNotFoundError), _explaining(remote):
         return Path(huggingface_hub.hf_hub_download(remote.repo, remote.path, local_files_only=True, **known))
-    logging.info("fetching %s", remote.text)
+    logging.info("fetching %s", remote)
     huggingface_hub.utils.logging.set_verbosity_error()  # hides retries: the outcome is reported here
     with _explaining(remote, cached_only=False):
         return Path(huggingface_hub.hf_hub_download(remote.repo, remote.path, **known))
+
+
+def is_cached(remote: HubAddress) -> bool:
+    """Whether the file at an address is in the Hub's cache; asks nobody."""
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(remote.repo, remote.path, revision=remote.revision)
+    return isinstance(found, str)
 
 
 def cached_files(remote: HubAddress) -> list[str]:
@@ -106,29 +121,48 @@ def _explaining(remote: HubAddress, *, cached_only: bool = True) -> Iterator[Non
         raise UserError(f"{text}: {repo} is not the name of a repository") from None
     except errors.GatedRepoError:
         raise UserError(
-            f"{text}: {repo} is gated: accept its licence at https://huggingface.co/{repo}, then log in with "
-            "hf auth login, or set HF_TOKEN"
+            f"{text}: {repo} is gated: accept its licence at https://huggingface.co/{repo}, then {_LOG_IN}"
         ) from None
     except errors.RepositoryNotFoundError:
-        raise UserError(f"{text}: there is no public repository {repo}") from None
+        raise UserError(
+            f"{text}: there is no public repository {repo}; for a private one, {_LOG_IN}"
+        ) from None
     except errors.RevisionNotFoundError:
         raise UserError(f"{text}: {repo} has no revision {remote.revision}") from None
-    except errors.LocalEntryNotFoundError:
+    except errors.LocalEntryNotFoundError as error:
         if cached_only:
             raise
-        raise UserError(
-            f"{text}: the Hugging Face Hub cannot be reached, and the file is not in its cache; "
-            "download it elsewhere and pass its path"
-        ) from None
+        raise UserError(f"{text}: {_why_not(error, remote)}") from None
     except errors.EntryNotFoundError:
         raise UserError(f"{text}: {repo} has no file {remote.path}") from None
     # The errors of the HTTP library that this version of the Hub's client uses derive from these bases.
     except (OSError, *errors.HfHubHTTPError.__bases__) as error:  # type: ignore[misc] # they are exceptions
-        on_the_way = isinstance(error, ConnectionError) or not isinstance(error, OSError)
-        said = reason(error)
-        if on_the_way:
-            said = f"the Hugging Face Hub cannot be reached: {said}; download it elsewhere and pass its path"
-        raise UserError(f"{text}: cannot be fetched ({said})") from None
+        raise UserError(f"{text}: {_why_not(error, remote)}") from None
+
+
+def _why_not(error: Exception, remote: HubAddress) -> str:
+    """Why a file that the cache lacks cannot be had."""
+    from huggingface_hub import errors
+
+    cause = error.__cause__ or error
+    answers = (getattr(each, "response", None) for each in (error, cause))
+    status = next((answer.status_code for answer in answers if answer is not None), None)
+    if status in _REFUSALS:
+        return (
+            f"the Hugging Face Hub refuses {remote.repo} (HTTP {status}): if it is gated, accept its licence "
+            f"at https://huggingface.co/{remote.repo}; then {_LOG_IN}, with a token that is valid"
+        )
+    if status is not None:
+        return f"cannot be fetched (the Hugging Face Hub answers with HTTP {status}): try again later"
+    on_the_way = isinstance(error, (ConnectionError, errors.LocalEntryNotFoundError))
+    if isinstance(error, OSError) and not on_the_way:
+        return f"cannot be fetched ({reason(error)})"
+    said = "HF_HUB_OFFLINE is set" if isinstance(cause, errors.OfflineModeIsEnabled) else reason(cause)
+    file = PurePosixPath(remote.path).name or "the file"
+    return (
+        f"the Hugging Face Hub cannot be reached ({said}), and {file} is not in its cache: "
+        "download it elsewhere and pass its path"
+    )
 
 
 def folder_of(path: str) -> str:

@@ -1,8 +1,8 @@
-"""The published checkpoints."""
+"""The published models, as their weights tell them: by the whole file, or by their strides."""
 
 import dataclasses
-from importlib import resources
 
+from earvae_jax.known_models import bundled_config
 from earvae_jax.model.config import ModelConfig
 
 
@@ -16,8 +16,7 @@ class Published:
     @property
     def config(self) -> ModelConfig:
         """The model's config, sample rate included."""
-        with resources.as_file(resources.files("earvae_jax.configs") / f"{self.name}.json") as path:
-            return ModelConfig.from_json(path)
+        return bundled_config(self.name)
 
 
 PUBLISHED = (
@@ -31,15 +30,19 @@ class Relative:
     """A published Oobleck autoencoder of another project, known by its strides."""
 
     name: str
-    strides: tuple[int, ...]  # of the encoder
-    sample_rate: int  # Hz
+    config_name: str  # of the JSON in `configs/`
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's config."""
+        return bundled_config(self.config_name)
 
 
 # None of them ends in tanh.
 RELATIVES = (
-    Relative("Stable Audio Open", (2, 4, 4, 8, 8), 44_100),
-    Relative("ACE-Step 1.5", (2, 4, 4, 6, 10), 48_000),
-    Relative("YuE2", (2, 2, 4, 4, 5, 6), 48_000),
+    Relative("Stable Audio Open", "stable_audio_open"),
+    Relative("ACE-Step 1.5", "ace_step_1.5"),
+    Relative("YuE2", "yue2"),
 )
 
 

@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from absl import logging
 
-from earvae_jax.borders import explaining, shown
+from earvae_jax import known_models
+from earvae_jax.borders import exists, explaining, shown
 from earvae_jax.convert.fetch import (
     HubAddress,
     cached_files,
@@ -18,6 +19,7 @@ from earvae_jax.convert.fetch import (
 )
 from earvae_jax.convert.foreign import configs
 from earvae_jax.errors import UserError
+from earvae_jax.known_models import KnownModel
 
 _WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".pyt", ".bin")  # the first that a stem has is taken
 _DIFFUSERS = "diffusion_pytorch_model"
@@ -45,14 +47,20 @@ def locate(source: str | Path) -> Source:
     """Finds the weights file of a source, and fetches it if it is on the Hub.
 
     In a folder or repository this is diffusers' file, in it or in its `vae/`, or else the one weights file.
+    The name of a known model stands for its weights on the Hub, unless a file or folder has that name.
 
     Raises:
       UserError: there is no weights file, or more than one; the address is malformed, or the Hub refuses.
     """
+    known = known_models.by_name(source)
+    if known is not None:
+        return _of_known(known)
     remote = hub_address(source)
     if remote is not None:
         return _on_the_hub(remote)
     path = Path(source)
+    if not exists(path):
+        raise UserError(f"{path}: no such weights file{known_models.advice(path)}")
     with explaining(path, "cannot be read"):
         if not path.is_dir():
             return _beside(shown(path), path)
@@ -131,9 +139,6 @@ def _on_the_hub(remote: HubAddress) -> Source:
     weights = fetched(remote)
     folder = folder_of(remote.path)
 
-    def path_of(name: str) -> Path:
-        return fetched(remote.file(f"{folder}/{name}" if folder else name))
-
     def names() -> list[str]:
         found = cached_files(remote)
         if not any(name.endswith(".json") for name in _inside(found, folder)):
@@ -143,11 +148,30 @@ def _on_the_hub(remote: HubAddress) -> Source:
                 logging.info("%s: its config is not looked for", error)
         return [name for name in _inside(found, folder) if "/" not in name]
 
-    return Source(f"hf://{_with_revision(remote)}/{remote.path}", weights, names, path_of)
+    return Source(str(remote), weights, names, lambda name: fetched(_file_beside(remote, name)))
 
 
-def _with_revision(remote: HubAddress) -> str:
-    return remote.repo + (f"@{remote.revision}" if remote.revision else "")
+def _of_known(known: KnownModel) -> Source:
+    """The weights of a known model, and the JSON that is known to lie beside them."""
+    remote = known_address(known)
+    logging.info("%s: the licence of its weights is %s", known.name, known.licence)
+    names = [] if known.config_file is None else [known.config_file]
+    for name in names:  # first, so that weights in the cache have it beside them
+        fetched(_file_beside(remote, name))
+    weights = fetched(remote)
+    return Source(str(remote), weights, lambda: names, lambda name: fetched(_file_beside(remote, name)))
+
+
+def known_address(known: KnownModel) -> HubAddress:
+    """Where the weights of a known model are; messages call them by the model's name."""
+    remote = hub_address(known.address)
+    assert remote is not None, "an address of the table"
+    return remote._replace(text=known.name)
+
+
+def _file_beside(remote: HubAddress, name: str) -> HubAddress:
+    folder = folder_of(remote.path)
+    return remote.file(f"{folder}/{name}" if folder else name)
 
 
 def _chosen_on_the_hub(remote: HubAddress) -> str:

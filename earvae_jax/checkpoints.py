@@ -16,7 +16,7 @@ import safetensors
 import safetensors.flax
 from absl import logging
 
-from earvae_jax import demo, orbax_folders
+from earvae_jax import demo, known_models, orbax_folders
 from earvae_jax.borders import exists, explaining, parse_json, reason, shown
 from earvae_jax.errors import UserError
 from earvae_jax.model.config import ModelConfig
@@ -123,7 +123,8 @@ def _write_directory(path: Path, arrays: Mapping[str, jax.Array], metadata: Mapp
 def load(path: str | Path | None = None) -> EarVAE:
     """Reads a model; without a path, the small demo model that comes with the package.
 
-    Weights of PyTorch, as `earvae convert from-torch` takes them, are converted once into the user's cache.
+    Weights of PyTorch, as `earvae convert from-torch` takes them, are converted once into the user's cache,
+    and so is a model that `earvae models` lists, by its name. A file or folder of that name comes first.
 
     Raises:
       UserError: there is no checkpoint, it is damaged, or its arrays do not fit its config (one message
@@ -188,11 +189,13 @@ def _existing(path: str | Path | None) -> Path:
                 "no checkpoint given, and this installation holds no demo model: pass --checkpoint"
             )
         return demo.MODEL
+    if known_models.by_name(path) is not None:
+        return _converted(path)
     if isinstance(path, (str, os.PathLike)) and (address(path) or "").startswith("hf://"):
         return _converted(path)
     path = _local(path)
     if not exists(path):
-        raise UserError(f"{path}: no such checkpoint")
+        raise UserError(f"{path}: no such checkpoint{known_models.advice(path)}")
     if _is_of_torch(path):
         return _converted(path)
     if (path / _OF_A_RUN).is_file():

@@ -9,7 +9,7 @@ _DEFAULT_CONFIG = "ear_vae_44k"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
     model = parser.add_mutually_exclusive_group()
-    model.add_argument("--checkpoint", metavar="DIR", help="the model to measure")
+    model.add_argument("--checkpoint", metavar="MODEL", help="the model to measure")
     model.add_argument(
         "--config", metavar="JSON", help=f"random weights of this config; default: {_DEFAULT_CONFIG}"
     )

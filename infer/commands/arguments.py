@@ -8,8 +8,7 @@ if TYPE_CHECKING:  # the command line must not wait for JAX
 
 _DEMO_MODEL = (
     "no --checkpoint given: using the bundled demo model, which is small and was trained for a few hours. "
-    "For real quality convert the published weights:\n  earvae convert from-torch "
-    "hf://earlab/EAR_VAE/pretrained_weight/ear_vae_44k.pyt checkpoints/ear_vae_44k"
+    "For real quality fetch the published weights: --checkpoint ear-vae-44k (earvae models lists others)"
 )
 
 
@@ -17,9 +16,9 @@ def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that choose the model, the devices and the way to compute."""
     parser.add_argument(
         "--checkpoint",
-        metavar="DIR",
-        help="a converted or trained model, or PyTorch weights that need no flag to convert; "
-        "default: the demo model",
+        metavar="MODEL",
+        help="a converted or trained model, a name that earvae models lists, or PyTorch weights that need no "
+        "flag to convert; default: the demo model",
     )
     parser.add_argument(
         "--dtype",

@@ -6,7 +6,10 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
     parser.add_argument(
-        "checkpoint", nargs="?", metavar="CHECKPOINT", help="the model; default: the demo model"
+        "checkpoint",
+        nargs="?",
+        metavar="CHECKPOINT",
+        help="the model, as --checkpoint takes it; default: the demo model",
     )
 
 

@@ -1,19 +1,16 @@
 """hf:// addresses, against a small stand-in for the Hugging Face Hub."""
 
-import http.server
 import json
-import os
 import subprocess
 import sys
-import threading
 
+import hub as stand_in
 import pytest
 
 from earvae_jax.convert.fetch import hub_address
 from earvae_jax.errors import UserError
 
 CONTENT = b"weights" * 1000
-# The Hub's client reads its address and its cache once, when imported: each check is a process of its own.
 PROGRAM = """
 import json, sys
 from earvae_jax.convert.fetch import fetched, hub_address
@@ -28,59 +25,20 @@ print(json.dumps(found))
 """
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """Serves every file of every repository but those called missing and private."""
-
-    requests: list[str]
-
-    def do_HEAD(self):
-        self.answer()
-
-    def do_GET(self):
-        self.answer(CONTENT)
-
-    def answer(self, body=b""):
-        type(self).requests.append(self.path)
-        absent = {"missing": "EntryNotFound", "private": "RepoNotFound"}
-        code = next((code for name, code in absent.items() if name in self.path), None)
-        self.send_response(404 if code else 200)
-        self.send_header("X-Repo-Commit", "a" * 40)
-        if code:
-            self.send_header("X-Error-Code", code)
-            body = b""
-        else:
-            self.send_header("ETag", '"0123456789"')
-        self.send_header("Content-Length", str(0 if code else len(CONTENT)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def hub(tmp_path):
     """Resolves addresses in a fresh process; returns texts or error lines, and the requests made."""
-    Hub.requests = []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    files = {"folder/weights.pyt": CONTENT, "weights.pyt": CONTENT}
+    with stand_in.serving({"owner/repo": files}) as (surroundings, requests):
 
-    def resolve(*addresses, **environment):
-        Hub.requests.clear()
-        environment = {
-            **os.environ,
-            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-            "HF_HOME": str(tmp_path / "hub"),
-            "HF_HUB_DISABLE_XET": "1",
-            **environment,
-        }
-        command = [sys.executable, "-c", PROGRAM, *addresses]
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        return json.loads(run.stdout.splitlines()[-1]), [path for path in Hub.requests if "resolve" in path]
+        def resolve(*addresses, **environment):
+            requests.clear()
+            environment = {**surroundings, "HF_HOME": str(tmp_path / "hub"), **environment}
+            command = [sys.executable, "-c", PROGRAM, *addresses]
+            run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            return json.loads(run.stdout.splitlines()[-1]), [path for path in requests if "resolve" in path]
 
-    yield resolve
-    server.shutdown()
-    server.server_close()
+        yield resolve
 
 
 def test_a_file_is_fetched_once_and_then_comes_from_the_cache(hub):
@@ -99,11 +57,13 @@ def test_what_cannot_be_had_is_one_clear_line(hub):
     found, _ = hub(missing, private, name)
     assert found == [
         f"{missing}: owner/repo has no file missing.pyt",
-        f"{private}: there is no public repository owner/private",
+        f"{private}: there is no public repository owner/private; for a private one, log in with "
+        "hf auth login, or set HF_TOKEN",
         f"{name}: owner/b c is not the name of a repository",
     ]
     (offline,), requests = hub("hf://owner/repo/weights.pyt", HF_HUB_OFFLINE="1")
-    assert "cannot be reached, and the file is not in its cache" in offline and not requests
+    assert "cannot be reached (HF_HUB_OFFLINE is set), and weights.pyt is not in its cache" in offline
+    assert not requests
     assert all("\n" not in line for line in [*found, offline])
 
 
