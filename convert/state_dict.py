@@ -20,12 +20,14 @@ from absl import logging
 
 from earvae_jax.borders import explaining
 from earvae_jax.convert import wrapping
-from earvae_jax.convert.foreign import layouts, torchscript
+from earvae_jax.convert.foreign import averages, kinds, layouts, torchscript
 from earvae_jax.errors import UserError, require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_COARSE = ("F8_", "F6_", "F4")  # kinds of numbers in .safetensors that a generator beside may be stored in
+_HALVES = re.compile(r"(^|\.)(encoder|decoder)\.(layers|block|conv)")
 _NOT_ALLOWED = re.compile(r"GLOBAL (\S+)")
 
 
@@ -62,10 +64,13 @@ def read(path: str | Path) -> WeightsFile:
             what = "a folder, not a weights file" if path.is_dir() else "no such weights file"
             raise UserError(f"{path}: {what}")
         with path.open("rb") as file:
+            if (kind := kinds.kind_of_content(file.read(kinds.HEAD))) is not None:
+                raise UserError(f"{path}: {kind}")
+            file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     try:
-        tensors = layouts.without_wrappers(tensors)
+        tensors = layouts.without_wrappers(averages.with_dots(tensors, wrapping.is_average))
         prefix, tensors = _of_one_model(path, tensors)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -95,16 +100,27 @@ def _of_one_model(path: Path, tensors: dict[str, np.ndarray]) -> tuple[str, dict
             for key in keys
         )
 
+    for prefix in averages.never_begun(tensors):
+        rest = {key: array for key, array in tensors.items() if not key.startswith(prefix)}
+        if wrapping.holds_a_model(rest):
+            logging.info("%s: not taking the average under %r: it is of no step yet", path, prefix)
+            tensors = rest
     chosen = wrapping.choose(tensors, same)
-    if chosen.left:
+    if chosen.left or chosen.halves:
         kind = "averaged weights" if chosen.is_average else "weights"
-        left = ", ".join(repr(prefix) for prefix in chosen.left)
-        logging.info("%s: taking the %s under %r, not those under %s", path, kind, chosen.prefix, left)
+        taken, *left = (
+            repr(prefix) if prefix else "no prefix"
+            for prefix in (chosen.prefix, *chosen.left, *chosen.halves)
+        )
+        logging.info("%s: taking the %s under %s, not those under %s", path, kind, taken, ", ".join(left))
     elif chosen.prefix:
         logging.info("%s: taking the weights under %r", path, chosen.prefix)
     inside = under(chosen.prefix, chosen.nested)
-    # Single numbers beside the parts of the model count steps, as those of an average do.
     parts = ("encoder.", "decoder.", "transformers.")
+    for prefix in chosen.left if chosen.is_average else ():
+        beside = {key: array for key, array in under(prefix).items() if key.startswith(parts)}
+        inside = averages.completed(inside, beside)
+    # Single numbers beside the parts of the model count steps, as those of an average do.
     return chosen.prefix, {
         key: array for key, array in inside.items() if key.startswith(parts) or array.size != 1
     }
@@ -116,7 +132,13 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         explaining(path, "not a readable safetensors file"),
         safetensors.safe_open(str(path), "flax") as file,
     ):
-        tensors = {key: np.asarray(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
+        stored = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+        coarse = [key for key, dtype in stored.items() if dtype.startswith(_COARSE)]
+        if named := next(filter(_HALVES.search, coarse), None):
+            raise UserError(
+                f"{path}: {named} is stored in 8 bits or fewer, not read: take a file of 16 or 32"
+            )
+        tensors = {key: np.asarray(file.get_tensor(key)) for key in stored if key not in coarse}
         metadata = file.metadata() or {}
     if "earvae_jax" in metadata:
         raise UserError(f"{path}: a checkpoint of this project already, not weights of PyTorch")

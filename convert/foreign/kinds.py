@@ -1,4 +1,4 @@
-"""Says what a weights file holds that is no Oobleck autoencoder, as far as its keys tell."""
+"""Says what a file holds that is no Oobleck autoencoder, as far as its keys or its first bytes tell."""
 
 import re
 from collections.abc import Iterable
@@ -25,6 +25,33 @@ _KINDS = (
         "a generator without its autoencoder",
     ),
 )
+# How files begin that lie where weights were meant to be, and what to do about it.
+_HEADS = (
+    (
+        (b"version https://git-lfs.",),
+        "a pointer of Git LFS in place of the weights: run git lfs pull where it was cloned",
+    ),
+    (
+        (b"<!doctype", b"<html", b"<?xml"),
+        "a web page in place of the weights: download it anew; what is gated needs hf auth login",
+    ),
+    (
+        (b'{"', b"{\n", b"[", b"Entry not", b"Access to", b"Invalid "),
+        "a text in place of the weights: download it anew",
+    ),
+    ((b"gguf",), "a GGUF file, which is not read: take the .safetensors or .ckpt that it was made of"),
+)
+HEAD = 64  # bytes that tell
+
+
+def kind_of_content(head: bytes) -> str | None:
+    """What a file is in place of weights, by its first bytes; None if they do not tell."""
+    if not head:
+        return "an empty file: damaged, or never downloaded"
+    if 0 in head[:8] and not head.startswith(b"GGUF"):  # text has no zeros, and .safetensors begins with some
+        return None
+    begin = head.lstrip().lower()
+    return next((what for heads, what in _HEADS if begin.startswith(tuple(map(bytes.lower, heads)))), None)
 
 
 def kind_of(keys: Iterable[str]) -> str | None:

@@ -8,7 +8,7 @@ import numpy as np
 from earvae_jax.errors import UserError
 
 # Segments that `torch.compile`, data parallelism and their relatives put anywhere into a key.
-_WRAPPERS = frozenset(("_orig_mod", "module", "_fsdp_wrapped_module"))
+_WRAPPERS = frozenset(("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 _PARAMETER = re.compile(r"(.*)\.(weight(?:_[gv])?|bias|alpha|beta|parametrizations\.weight\.original[01])")
 _BLOCK = re.compile(r"(encoder|decoder)\.block\.(\d+)\..*")
 _UNIT = {"snake1": 0, "conv1": 1, "snake2": 2, "conv2": 3}

@@ -174,6 +174,35 @@ def test_what_is_no_weights_file_is_refused(tmp_path):
     assert "holds no εar-VAE weights" in refusal(tmp_path / "list.pt")
 
 
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 337431388\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html>\n<html><head><title>Restricted</title>", "a web page in place of the weights"),
+        (b'{"error":"Invalid username or password."}', "a text in place of the weights"),
+        (b"GGUF\x03\0\0\0" + bytes(100), "a GGUF file"),
+        (b"", "an empty file"),
+    ],
+)
+def test_what_lies_in_place_of_weights_is_named(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    assert said in refusal(tmp_path / name)
+
+
+def test_coarse_numbers_are_refused_in_the_autoencoder_alone(weights, expected, tmp_path):
+    path = weights(name="weights.safetensors")
+    state = safetensors.torch.load_file(path)
+    coarse = torch.ones(3).to(torch.float8_e4m3fn)
+    safetensors.torch.save_file(
+        {**state, "generator.weight": coarse, "encoder.layers.0.bias": coarse.clone()}, path
+    )
+    assert "encoder.layers.0.bias is stored in 8 bits or fewer" in refusal(path)
+    beside = {f"pretransform.model.{key}": tensor for key, tensor in state.items()}
+    safetensors.torch.save_file({**beside, "model.blocks.0.weight": coarse}, path)
+    assert_same(state_dict.read(path).tensors, expected)
+
+
 def test_damaged_contents_are_warned_of(weights, caplog):
     path = weights()
     content = bytearray(path.read_bytes())
