@@ -31,7 +31,10 @@ _HIGHEST_RATE = 1_000_000  # Hz
 
 
 def _check_size(name: str, size: int, largest: int) -> None:
-    _check(0 < size <= largest, f"{name} is {_short(size)}, not a number from 1 to {largest}")
+    _check(
+        size is not True and 0 < size <= largest,
+        f"{name} is {_short(size)}, not a number from 1 to {largest}",
+    )
 
 
 def _short(number: int) -> str:

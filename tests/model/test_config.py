@@ -181,6 +181,7 @@ def test_wrong_types_and_missing_keys_are_named(published, change, named):
         (lambda c: c["decoder"]["config"].update({"a\nb": 1}), r"unknown key a\nb"),
         (lambda c: c["decoder"]["config"].update(bias="a\nb"), r"a\nb"),
         (lambda c: c.update(sample_rate=-1), "sample_rate is -1"),
+        (lambda c: c.update(sample_rate=True), "sample_rate is True"),
         (
             lambda c: c.update(sample_rate=10**12),
             "sample_rate is 1000000000000, not a number from 1 to 1000000",
