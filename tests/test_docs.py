@@ -51,6 +51,7 @@ SHORTER = {"range(60)": "range(2)"}
 # Commands that do not run here: a pattern, and why.
 NOT_RUN = {
     r"hf://ACE-Step/": "it fetches another project's weights",
+    r" (ace-step-1\.5|ear-vae-44k)( |$)": "it fetches published weights",
     r"^earvae benchmark": "it measures the full-size model for minutes",
     r"^earvae .*--coordinator": "it waits for the other process",
     r"^python -m earvae_jax\.train\.studies\.": "it trains or measures for many minutes",

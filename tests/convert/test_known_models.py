@@ -145,6 +145,22 @@ def test_the_table():
     }
 
 
+def test_the_documentation_has_the_table():
+    text = (ROOT / "docs" / "conversion.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    documented = {row[0].strip("`"): row for row in rows}
+    for known in known_models.KNOWN_MODELS:
+        _, _, rate, latents, licence, *needs = documented[known.name]
+        assert (
+            rate == f"{known.config.sample_rate:,} Hz".replace(",", " ")
+            and licence.strip(" |") == known.licence
+        )
+        assert latents == f"{known.config.sample_rate / known.config.downsampling_ratio:.2f}".rstrip(
+            "0"
+        ).rstrip(".")
+        assert needs == (["login"] if known.is_gated else ["torch"] if known.needs_torch else [])
+
+
 def test_a_name_is_fetched_and_converted_once(run, tmp_path):
     ace, yue = load(run, "ace-step-1.5", "yue2")
     assert [ace["fingerprint"], yue["fingerprint"]] == [expected(ACE), expected(YUE)]
