@@ -87,7 +87,10 @@ class Codec:
 
     @classmethod
     def load(cls, path: str | Path | None = None, **options: Any) -> "Codec":
-        """Loads a checkpoint, by default the bundled demo model; `options` are those of the constructor."""
+        """Loads what `earvae_jax.load` takes, by default the bundled demo model.
+
+        `options` are those of the constructor.
+        """
         model, info = load_with_info(path)
         if model.config.sample_rate is None and not options.get("sample_rate"):
             raise UserError(
