@@ -20,6 +20,7 @@ ALLOWED = {
     "borders": "errors",
     "arrays": "errors",
     "system": "errors borders",
+    "targets": "errors borders system",
     "model": "errors borders arrays",
     "signal": "",
     "audio": "errors borders system",
