@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from earvae_jax.system import processes
+from earvae_jax.targets import command as compiling
 
 if TYPE_CHECKING:  # the command line must not wait for JAX
     from earvae_jax.train.config import TrainConfig
@@ -24,11 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="change one value of the config, such as optimizer.learning_rate=1e-4; may be repeated",
     )
     parser.add_argument("--init", metavar="CHECKPOINT", help="start from this model's weights (fine-tuning)")
+    compiling.add_arguments(parser)
     processes.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains; returns 0 once the run is finished, or interrupted and saved."""
+    if compiling.is_asked(arguments):
+        return compiling.run(arguments, "earvae_jax.train.compile_for:train")
+
     from pathlib import Path
 
     from absl import logging
@@ -44,31 +49,16 @@ def run(arguments: argparse.Namespace) -> int:
     enable_compilation_cache()
     processes.join(arguments)
 
+    from earvae_jax.train.config import TrainConfig, bundled_or_file
     from earvae_jax.train.run.loop import train
 
     with processes.leaving_others_at_failure():
-        config = _config(arguments.config, arguments.overrides)
+        config = TrainConfig.from_json(bundled_or_file(arguments.config), arguments.overrides)
         start = {} if arguments.init is None else _initial_model(arguments.init, config)
         done = train(config, Path(arguments.workdir), **start)
     if done < config.steps:
         logging.info("stopped at step %d of %d; the same command continues", done, config.steps)
     return 0
-
-
-def _config(name: str, overrides: list[str]) -> "TrainConfig":
-    from pathlib import Path
-
-    from earvae_jax.borders import exists
-    from earvae_jax.errors import UserError
-    from earvae_jax.train.config import BUNDLED, TrainConfig
-
-    path = Path(name)
-    if not exists(path) and path.name == name:
-        path = BUNDLED / name
-        if not exists(path):
-            bundled = ", ".join(sorted(found.name for found in BUNDLED.glob("train_*.json")))
-            raise UserError(f"{name}: no such config file; the bundled ones are {bundled}")
-    return TrainConfig.from_json(path, overrides)
 
 
 def _initial_model(path: str, config: "TrainConfig") -> dict[str, Any]:

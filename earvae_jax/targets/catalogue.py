@@ -21,7 +21,6 @@ OF_A_HOST = 8  # devices in one machine, as they are sold
 class Gpu:
     """What XLA wants to know of an NVIDIA GPU besides its memory."""
 
-    name: str
     capability: int  # major number of the compute capability
     cores: int  # streaming multiprocessors
     units: int  # float32 units of each
@@ -36,6 +35,7 @@ class Accelerator:
     """One kind of device."""
 
     name: str
+    kind: str  # as JAX calls the device
     platform: Literal["cuda", "tpu"]
     memory: int  # bytes, as the driver or the compiler tells
     bandwidth: float  # bytes of main memory in a second
@@ -46,10 +46,12 @@ class Accelerator:
     dimensions: int = 2  # of the network of a TPU's chips
 
 
-def _tpu(name: str, memory: float, bandwidth: float, peak: float, dimensions: int = 2) -> Accelerator:
+def _tpu(
+    name: str, kind: str, memory: float, bandwidth: float, peak: float, dimensions: int = 2
+) -> Accelerator:
     # A TPU multiplies in bfloat16: float32 takes one product by default and six at the highest precision.
     peaks = {"bf16": peak, "tf32": peak, "f32": peak / 6}
-    return Accelerator(name, "tpu", int(memory * _GIB), bandwidth, peaks, dimensions=dimensions)
+    return Accelerator(name, kind, "tpu", int(memory * _GIB), bandwidth, peaks, dimensions=dimensions)
 
 
 ACCELERATORS: dict[str, Accelerator] = {
@@ -57,24 +59,26 @@ ACCELERATORS: dict[str, Accelerator] = {
     for each in (
         Accelerator(
             "h100",
+            "NVIDIA H100 80GB HBM3",
             "cuda",
             memory=84_942_979_072,
             bandwidth=3.35e12,
             peaks={"bf16": 989.4e12, "f16": 989.4e12, "tf32": 494.7e12, "f32": 66.9e12},
-            gpu=Gpu("NVIDIA H100 80GB HBM3", 9, 132, 128, 233_472, 232_448, 52_428_800, 1.98),
+            gpu=Gpu(9, 132, 128, 233_472, 232_448, 52_428_800, 1.98),
         ),
         Accelerator(
             "a100",
+            "NVIDIA A100-SXM4-80GB",
             "cuda",
             memory=85_100_068_864,
             bandwidth=2.039e12,
             peaks={"bf16": 312e12, "f16": 312e12, "tf32": 156e12, "f32": 19.5e12},
-            gpu=Gpu("NVIDIA A100-SXM4-80GB", 8, 108, 64, 167_936, 166_912, 41_943_040, 1.41),
+            gpu=Gpu(8, 108, 64, 167_936, 166_912, 41_943_040, 1.41),
         ),
         # Of the memory that the pages name, 16, 95 and 32 GB, the compiler hands out this much.
-        _tpu("v5e", 15.75, 819e9, 197e12),
-        _tpu("v5p", 95.74, 2765e9, 459e12, dimensions=3),
-        _tpu("v6e", 31.25, 1640e9, 918e12),
+        _tpu("v5e", "TPU v5 lite", 15.75, 819e9, 197e12),
+        _tpu("v5p", "TPU v5", 95.74, 2765e9, 459e12, dimensions=3),
+        _tpu("v6e", "TPU v6 lite", 31.25, 1640e9, 918e12),
     )
 }
 

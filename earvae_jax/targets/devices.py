@@ -4,6 +4,7 @@ Call `described` in a process that has set `process_variables` before it used JA
 """
 
 import importlib.util
+import math
 import os
 from importlib import metadata
 from typing import Any
@@ -11,13 +12,16 @@ from typing import Any
 import jax
 from absl import logging
 from jax.experimental import topologies
+from jax.sharding import Sharding, SingleDeviceSharding
+from jaxtyping import PyTree
 
 from earvae_jax.borders import explained
 from earvae_jax.errors import UserError
-from earvae_jax.targets.catalogue import OF_A_HOST, Accelerator, Gpu, Target
+from earvae_jax.targets.catalogue import ACCELERATORS, OF_A_HOST, Accelerator, Gpu, Target
 
 # The modules of the compilers, either of which will do, and the project that `pip install` calls them by.
 _COMPILERS = {"cuda": ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), "tpu": ("libtpu",)}
+_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 _PACKAGES = {"cuda": "jax[cuda12]", "tpu": "jax[tpu]"}
 
 
@@ -79,6 +83,46 @@ def described(target: Target) -> list[jax.Device]:
         ) from None
 
 
+def is_described(device: jax.Device) -> bool:
+    """Whether programs can only be compiled for a device, as it is not here."""
+    return type(device.client).__name__ == "CompileOnlyPyClient"
+
+
+def place(arrays: PyTree, where: Sharding | jax.Device) -> PyTree:
+    """`jax.device_put`; on devices that are only described the shapes of what would lie there.
+
+    The shapes say where, so that programs are lowered with them as with the arrays.
+    """
+    sharding = where if isinstance(where, Sharding) else SingleDeviceSharding(where)
+    if not any(map(is_described, sharding.device_set)):
+        return jax.device_put(arrays, where)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), arrays)
+
+
+def bytes_of_a_device(arrays: PyTree) -> int:
+    """Bytes that arrays, or the shapes that `place` gives, take on each of their devices."""
+
+    def size(leaf):
+        shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+        return math.prod(shape) * leaf.dtype.itemsize
+
+    return sum(map(size, jax.tree.leaves(arrays)))
+
+
+def memory_of(device: jax.Device) -> int | None:
+    """Bytes that JAX hands out on a device; None where it does not tell."""
+    if is_described(device):
+        return usable_memory(next(each for each in ACCELERATORS.values() if each.kind == device.device_kind))
+    return (device.memory_stats() or {}).get("bytes_limit")
+
+
+def usable_memory(accelerator: Accelerator) -> int:
+    """Bytes that JAX hands out on an accelerator: of a GPU three quarters, or what the environment says."""
+    if accelerator.platform == "tpu":
+        return accelerator.memory
+    return int(accelerator.memory * float(os.environ.get(_FRACTION) or 0.75))
+
+
 def chips(target: Target) -> tuple[tuple[int, ...], tuple[int, int, int]]:
     """How a TPU's chips are arranged, and those of one host: 2 × 4 of v5e, 2 × 2 × 2 of v5p."""
     shape = [1] * target.accelerator.dimensions
@@ -117,7 +161,7 @@ gpu_device_info {{
 platform_name: "CUDA"
 dnn_version_info {{ major: 9 minor: 7 }}
 runtime_version {{ major: 12 minor: 8 patch: 0 }}
-device_description_str: "{gpu.name}"
+device_description_str: "{accelerator.kind}"
 """
 
 

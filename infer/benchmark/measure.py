@@ -13,10 +13,12 @@ from earvae_jax.errors import UserError
 from earvae_jax.infer.benchmark import convolution_peak
 from earvae_jax.infer.benchmark.contenders import Contender, codec_contender, torch_contenders
 from earvae_jax.infer.engine.compiled import DTYPES
+from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.system import machine
 
 # After their work, torch's OpenMP threads spin for so long and would slow down the next contender.
+FALLBACK_RATE = 44_100  # Hz, of models that state none: speed does not depend on it, but the codec wants one
 _SETTLE = 0.25  # seconds
 
 
@@ -101,8 +103,8 @@ def measure(
     """
     config = model.config
     ratio = config.downsampling_ratio
-    rate = config.sample_rate or 44_100
-    count = max(1, -(-int(seconds * rate) // ratio))
+    rate = config.sample_rate or FALLBACK_RATE
+    count = latents_of(config, seconds)
     generator = np.random.default_rng(0)
     audio = 0.1 * generator.standard_normal((count * ratio, config.io_channels)).astype(np.float32)
     latents = generator.standard_normal((count, config.latent_dim)).astype(np.float32)
@@ -149,6 +151,12 @@ def measure(
             )
     device_memory = {c.name: peak for c in contenders if (peak := c.device_peak()) is not None}
     return Result(machine.describe(), name, dtype, duration, repeats, rates, device_memory, tuple(rows))
+
+
+def latents_of(config: ModelConfig, seconds: float) -> int:
+    """Latents of so much audio, at least one."""
+    samples = int(seconds * (config.sample_rate or FALLBACK_RATE))
+    return max(1, -(-samples // config.downsampling_ratio))
 
 
 def _first_calls(contenders: Sequence[Contender]) -> tuple[list[Contender], dict[tuple[str, str], float]]:

@@ -1,9 +1,12 @@
 """Flags that the commands share."""
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the command line must not wait for JAX
+    import jax
+
     from earvae_jax.infer.codec import Codec
 
 _DEMO_MODEL = (
@@ -58,15 +61,21 @@ def join_processes(arguments: argparse.Namespace) -> tuple[int, int]:
 def open_codec(arguments: argparse.Namespace) -> "Codec":
     """The codec that the flags describe."""
     import jax
+
+    from earvae_jax.system.compilation_cache import enable_compilation_cache
+
+    enable_compilation_cache(arguments.compilation_cache)
+    return codec_on(jax.local_devices(), arguments)
+
+
+def codec_on(devices: "Sequence[jax.Device]", arguments: argparse.Namespace) -> "Codec":
+    """The codec that the flags describe, on the first of some devices."""
     from absl import logging
 
     from earvae_jax import demo
     from earvae_jax.errors import UserError
     from earvae_jax.infer.codec import Codec
-    from earvae_jax.system.compilation_cache import enable_compilation_cache
 
-    enable_compilation_cache(arguments.compilation_cache)
-    devices = jax.local_devices()
     if arguments.devices is not None:
         if arguments.devices > len(devices):
             raise UserError(f"--devices {arguments.devices}: this machine has {len(devices)}")

@@ -9,6 +9,7 @@ from earvae_jax.infer.commands.arguments import (
     open_codec,
     reading_options,
 )
+from earvae_jax.targets import command as compiling
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,11 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_reading_arguments(parser)
     add_codec_arguments(parser)
+    compiling.add_arguments(parser)
     add_process_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Encodes every file; returns 0 if all succeeded, 1 if some file failed."""
+    if compiling.is_asked(arguments):
+        return compiling.run(arguments, "earvae_jax.infer.commands.compile_for:encode")
+
     import functools
     from pathlib import Path
 

@@ -12,6 +12,7 @@ from earvae_jax.infer.commands.arguments import (
     reading_options,
     sampling_words,
 )
+from earvae_jax.targets import command as compiling
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,11 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_audio_output_arguments(parser)
     add_sampling_arguments(parser)
     add_codec_arguments(parser)
+    compiling.add_arguments(parser)
     add_process_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Reconstructs every file; returns 0 if all succeeded, 1 if some file failed."""
+    if compiling.is_asked(arguments):
+        return compiling.run(arguments, "earvae_jax.infer.commands.compile_for:reconstruct")
+
     import functools
     from pathlib import Path
 

@@ -49,7 +49,7 @@ class Batcher:
         while len(self._running) >= self._in_flight:
             self._finish()
         batch = self._waiting.pop(size)
-        count = _padded_count(len(batch), self._multiple, self._batch_size)
+        count = padded_count(len(batch), self._multiple, self._batch_size)
         values = np.stack([waiting.cut.values for waiting in batch])
         values = np.concatenate([values, np.zeros((count - len(batch), *values.shape[1:]), values.dtype)])
         start, stop = np.zeros(count, np.int32), np.zeros(count, np.int32)
@@ -64,7 +64,17 @@ class Batcher:
             waiting.deliver(waiting.cut, jax.tree.map(lambda array, i=index: array[i], results))
 
 
-def _padded_count(count: int, multiple: int, full: int) -> int:
+def calls_for(windows: int, *, batch_size: int, multiple: int = 1) -> dict[int, int]:
+    """How a `Batcher` runs so many windows of a size: the sizes of its batches, and how many there are."""
+    full, rest = divmod(windows, batch_size)
+    calls = {padded_count(batch_size, multiple, batch_size): full} if full else {}
+    if rest:
+        last = padded_count(rest, multiple, batch_size)
+        calls[last] = calls.get(last, 0) + 1
+    return calls
+
+
+def padded_count(count: int, multiple: int, full: int) -> int:
     """A power of two times the number of devices, at most `full`: small batches then share few programs."""
     per_device, most = -(-count // multiple), -(-full // multiple)
     return multiple * min(most, 1 << (per_device - 1).bit_length())

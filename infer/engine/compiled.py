@@ -9,15 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import Array, Float, Int
 
 from earvae_jax.errors import UserError
 from earvae_jax.infer.formulations.choice import choose_formulation
 from earvae_jax.model.attention import BLOCK
 from earvae_jax.model.bottleneck import Posterior
+from earvae_jax.model.config import TransformerConfig
 from earvae_jax.model.layers import Extent
 from earvae_jax.model.vae import EarVAE
+from earvae_jax.targets.devices import place
 
 # For each --dtype: the type of the activations, and the precision of float32 products.
 # float32 is exact; tf32 lets an NVIDIA GPU round factors to 10 bits.
@@ -42,8 +44,8 @@ class CompiledModel:
         formulation = choose_formulation(model.config, self.devices[0].platform, self._dtype)
         self.encoder_weights, encode = formulation.encoder(model.encoder)
         self.decoder_weights, decode = formulation.decoder(model.decoder)
-        self.encoder_weights = jax.device_put(self.encoder_weights, self._everywhere)
-        self.decoder_weights = jax.device_put(self.decoder_weights, self._everywhere)
+        self.encoder_weights = place(self.encoder_weights, self._everywhere)
+        self.decoder_weights = place(self.decoder_weights, self._everywhere)
         self.free_padding = formulation.free_padding
         options = dict(formulation.compiler_options) if formulation.compiler_options else None
         self._encode = jax.jit(
@@ -58,7 +60,7 @@ class CompiledModel:
             rotary = model.transformers.rotary_pos_emb
             split = [nnx.split((layer, rotary)) for layer in model.transformers.layers]
             self._layers = [structure for structure, _ in split]
-            self.transformer_weights = jax.device_put([weights for _, weights in split], self.devices[0])
+            self.transformer_weights = place([weights for _, weights in split], self.devices[0])
             self._run_layer = jax.jit(self._transformer_layer, static_argnums=0)
             self._embed = model.transformers.embed
 
@@ -84,16 +86,7 @@ class CompiledModel:
         if transformer is None:
             return latents
         count = len(latents)
-        size = _bucket(count)
-        if transformer.use_abs_pos_emb:
-            if count > transformer.abs_pos_emb_max_length:
-                raise UserError(
-                    f"{count} latents exceed this model's abs_pos_emb_max_length "
-                    f"{transformer.abs_pos_emb_max_length}: cut the audio into shorter files"
-                )
-            size = min(size, transformer.abs_pos_emb_max_length)
-        block = min(size, BLOCK)
-        rows = -(-size // block) * block
+        size, block, rows = self._sequence(transformer, count)
         padded = np.zeros((1, rows, latents.shape[1]), np.float32)
         padded[0, :count] = latents
         del latents  # an hour of them is 40 MB, and so is each array of the sequence below
@@ -107,6 +100,53 @@ class CompiledModel:
                 values = self._run_layer(structure, weights, values, length)
                 values.block_until_ready()  # before the next call asks for memory
         return np.asarray(values).reshape(rows, -1)[:count]
+
+    def lowered_encoder(self, count: int, size: int) -> jax.stages.Lowered:
+        """What `encode` runs for `count` windows of `size` latents, before it is compiled."""
+        samples = size * self.config.downsampling_ratio
+        return self._lowered(self._encode, self.encoder_weights, count, samples, self.config.io_channels)
+
+    def lowered_decoder(self, count: int, size: int) -> jax.stages.Lowered:
+        """What `decode` runs for `count` windows of `size` latents, before it is compiled."""
+        return self._lowered(self._decode, self.decoder_weights, count, size, self.config.latent_dim)
+
+    def lowered_layer(self, layer: int, latents: int) -> jax.stages.Lowered:
+        """What `transform` runs in one layer of the transformer for a file of so many latents."""
+        assert self.config.transformer is not None
+        _, block, rows = self._sequence(self.config.transformer, latents)
+        where = SingleDeviceSharding(self.devices[0])
+        shape = (rows // block, 1, block, self.config.latent_dim)
+        values = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)
+        length = np.zeros(1, np.int32)
+        with self._matmul_precision():
+            return self._run_layer.lower(self._layers[layer], self.transformer_weights[layer], values, length)
+
+    def sequence_length(self, latents: int) -> int:
+        """The latents that `transform` computes for a file of so many; files of one length share programs."""
+        assert self.config.transformer is not None
+        return self._sequence(self.config.transformer, latents)[2]
+
+    def _lowered(self, function, weights, count, steps, channels):
+        def batch(shape, dtype):
+            return jax.ShapeDtypeStruct((count, *shape), dtype, sharding=self._split)
+
+        start, stop = batch((), jnp.int32), batch((), jnp.int32)
+        with self._matmul_precision():
+            return function.lower(weights, batch((steps, channels), jnp.float32), start, stop)
+
+    @staticmethod
+    def _sequence(transformer: TransformerConfig, count: int) -> tuple[int, int, int]:
+        """For so many latents of a file: the bucket's length, the rows of a block and of all blocks."""
+        size = _bucket(count)
+        if transformer.use_abs_pos_emb:
+            if count > transformer.abs_pos_emb_max_length:
+                raise UserError(
+                    f"{count} latents exceed this model's abs_pos_emb_max_length "
+                    f"{transformer.abs_pos_emb_max_length}: cut the audio into shorter files"
+                )
+            size = min(size, transformer.abs_pos_emb_max_length)
+        block = min(size, BLOCK)
+        return size, block, -(-size // block) * block
 
     @staticmethod
     def _each_device(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,6 +21,7 @@ from earvae_jax.infer.latents import Latents
 from earvae_jax.model.lengths import latents_of
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.parameters import fingerprint, named_arrays
+from earvae_jax.targets.devices import memory_of
 
 _GIGABYTE = 1 << 30
 
@@ -140,7 +141,7 @@ class Engine:
         # About eight arrays of the widest level are alive at once; half of the memory is left to XLA.
         widest = max(self.config.encoder.channels, self.config.decoder.channels)
         window = 8 * 4 * widest * largest_window * self.config.downsampling_ratio
-        memory = (devices[0].memory_stats() or {}).get("bytes_limit", 8 * _GIGABYTE)
+        memory = memory_of(devices[0]) or 8 * _GIGABYTE
         return len(devices) * max(1, min(32, memory // 2 // window))
 
 

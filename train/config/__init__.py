@@ -2,7 +2,7 @@
 
 from earvae_jax.train.config.objective import ObjectiveConfig
 from earvae_jax.train.config.parts import AdversarialConfig, DataConfig, DiscriminatorConfig, OptimizerConfig
-from earvae_jax.train.config.run import BUNDLED, TrainConfig
+from earvae_jax.train.config.run import BUNDLED, TrainConfig, bundled_or_file
 
 __all__ = [
     "BUNDLED",
@@ -12,4 +12,5 @@ __all__ = [
     "ObjectiveConfig",
     "OptimizerConfig",
     "TrainConfig",
+    "bundled_or_file",
 ]

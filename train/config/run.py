@@ -28,6 +28,21 @@ BUNDLED = Path(str(resources.files("earvae_jax.configs")))  # folder of the conf
 _SEEDS = 2**31  # JAX's default integers have 32 bits
 
 
+def bundled_or_file(name: str) -> Path:
+    """The path of a config file, which may be named as one of the package.
+
+    Raises:
+      UserError: it looks like a name, and there is no such file.
+    """
+    path = Path(name)
+    if not exists(path) and path.name == name:
+        path = BUNDLED / name
+        if not exists(path):
+            bundled = ", ".join(sorted(found.name for found in BUNDLED.glob("train_*.json")))
+            raise UserError(f"{name}: no such config file; the bundled ones are {bundled}")
+    return path
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """The configuration of a training run."""
@@ -115,16 +130,26 @@ class TrainConfig:
                 f"model: its decoder gives back {decoded} samples of a crop of {crop}, but losses need as "
                 "many: with odd strides set decoder.config.use_nearest_upsample"
             )
-        frames = {"objective": self.objective.shortest_audio}
-        if self.adversarial is not None:
-            frames["adversarial.discriminator"] = max(self.adversarial.discriminator.n_ffts)
-        for part, frame in frames.items():
+        for part, frame in self._frames.items():
             expect(
                 crop >= frame,
                 "data.crop_samples",
                 crop,
                 f"at least {frame}, the largest STFT frame of {part}",
             )
+
+    @property
+    def _frames(self) -> dict[str, int]:
+        """The largest STFT frame of each part, in samples."""
+        frames = {"objective": self.objective.shortest_audio}
+        if self.adversarial is not None:
+            frames["adversarial.discriminator"] = max(self.adversarial.discriminator.n_ffts)
+        return frames
+
+    @property
+    def shortest_crop(self) -> int:
+        """Samples that a crop must have at least."""
+        return max(self._frames.values())
 
     @property
     def model_config(self) -> ModelConfig:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from earvae_jax.errors import UserError
 from earvae_jax.model.vae import EarVAE
@@ -20,13 +18,12 @@ from earvae_jax.train.data.batches import training_batches, training_examples, v
 from earvae_jax.train.run.checkpoints import Record, RunCheckpoints
 from earvae_jax.train.run.exports import Exports
 from earvae_jax.train.run.same_run import check_same_origin, rate_jumps
+from earvae_jax.train.run.step_program import StepProgram
 from earvae_jax.train.run.watcher import Watcher
 from earvae_jax.train.run.workdir import claim
-from earvae_jax.train.step.step import Terms, Trainer, TrainState
+from earvae_jax.train.step.step import Terms, TrainState
 from earvae_jax.train.watch.progress import Progress
 from earvae_jax.train.watch.validation import SCORE, Validator
-
-_DATA = "data"  # the mesh axis over which batches are split
 
 
 def train(
@@ -75,16 +72,8 @@ class _Run:
         self.config, self.workdir = config, workdir
         self.first = jax.process_index() == 0
         self.interrupted = False
-        mesh = Mesh(np.array(jax.devices()), (_DATA,))
-        self.trainer = Trainer(config, mesh)
-        part = config.data.batch_size // config.accumulate
-        if part % mesh.size:
-            raise UserError(
-                f"data.batch_size {config.data.batch_size} in {config.accumulate} parts cannot be split over "
-                f"{mesh.size} devices"
-            )
-        self.split = NamedSharding(mesh, PartitionSpec(_DATA))
-        self.replicated = NamedSharding(mesh, PartitionSpec())
+        self.program = StepProgram(config, jax.devices())
+        self.trainer = self.program.trainer
         rate = config.sample_rate
         with failing_together():
             self.examples = training_examples(config.data, sample_rate=rate, seed=config.seed)
@@ -103,28 +92,18 @@ class _Run:
             self.origin: Mapping[str, Any] | None
             self.origin, after = origin, None
             state = self.trainer.initial_state(initial)
-            self.state = jax.tree.map(lambda leaf: replicate(leaf, self.replicated), state)
+            self.state = jax.tree.map(lambda leaf: replicate(leaf, self.program.replicated), state)
         else:
             self.state, self.origin = self._continued(origin)
             after = int(self.state.step)
         self.skipped = int(self.state.skipped)
-        self.step_function = jax.jit(
-            self.trainer.step,
-            static_argnames="adversarial",
-            donate_argnums=0,
-            out_shardings=(self.replicated, self.replicated),
-        )
         self.progress = Progress(config, rate)
         self.exports = Exports(workdir, self.trainer, self.origin or {})
         self.watcher = Watcher(config, workdir, self.trainer, self.validator, self.exports, after=after)
 
     def _continued(self, origin: Mapping[str, Any]) -> tuple[TrainState, Mapping[str, Any] | None]:
         """State and origin of the latest checkpoint."""
-        target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.replicated),
-            self.trainer.state_shapes(),
-        )
-        state, record = self.saves.restore(target)
+        state, record = self.saves.restore(self.program.state_shapes())
         if origin:
             check_same_origin(self.workdir, record.origin, origin)
         self.batches.set_state(dict(record.position[jax.process_index()]))
@@ -159,13 +138,13 @@ class _Run:
         compiled: set[bool] = set()
         # All processes stop at the same step; `interrupted` belongs to one process and decides nothing else.
         while done < config.steps and not (stopped := any_process(self.interrupted)):
-            audio = jax.make_array_from_process_local_data(self.split, next(self.batches))
+            audio = jax.make_array_from_process_local_data(self.program.split, next(self.batches))
             adversarial = config.adversarial is not None and done >= config.adversarial.start_step
             if adversarial not in compiled and self.first:
                 kind = "step with a discriminator" if adversarial else "step"
                 logging.info("step %d: compiling the %s; a cached one is quick", done, kind)
             compiled.add(adversarial)
-            self.state, terms = self.step_function(self.state, audio, adversarial=adversarial)
+            self.state, terms = self.program.run(self.state, audio, adversarial=adversarial)
             done += 1
             self.progress.started(done, adversarial=adversarial)
             # The terms of the step before are read while this one runs.

@@ -1,0 +1,84 @@
+"""The programs that an engine runs for some files, for `--compile-for`: named, and not compiled."""
+
+import collections
+import functools
+from collections.abc import Sequence
+from typing import Literal
+
+from earvae_jax.infer.engine.batching import calls_for
+from earvae_jax.infer.engine.engine import Engine
+from earvae_jax.infer.engine.tiling import Tiling
+from earvae_jax.targets.devices import bytes_of_a_device
+from earvae_jax.targets.plan import Growth, Plan, Program
+
+Half = Literal["encode", "decode"]
+
+
+def plan(engine: Engine, files: Sequence[int], halves: Sequence[Half], *, subject: str) -> Plan:
+    """All that an engine runs to encode or decode files.
+
+    Args:
+      files: latents of each.
+      subject: the model and how it is computed, for people.
+    """
+    programs = []
+    for half in halves:
+        if half == "decode":
+            programs += _layers(engine, files)
+        for (count, size), runs in _calls(engine, files, half).items():
+            programs.append(_half(engine, half, count, size, runs))
+    compiled = engine.compiled
+    weights = [compiled.encoder_weights, compiled.decoder_weights]
+    if engine.config.transformer is not None:
+        weights.append(compiled.transformer_weights)
+    largest = max(engine.encoder_tiling.sizes)
+    growth = Growth(
+        "--batch-size",
+        now=engine.batch_size,
+        step=len(compiled.devices),
+        least=len(compiled.devices),
+        programs=lambda count: [_half(engine, half, count, largest) for half in halves],
+    )
+    return Plan(subject, programs, {"weights": bytes_of_a_device(weights)}, [growth])
+
+
+def _calls(engine: Engine, files: Sequence[int], half: Half) -> dict[tuple[int, int], int]:
+    """The batches of windows of all files: (windows, latents of each), and how many such there are."""
+    tiling: Tiling = engine.encoder_tiling if half == "encode" else engine.decoder_tiling
+    windows = collections.Counter(window.size for latents in files for window in tiling.plan(latents))
+    options = {"batch_size": engine.batch_size, "multiple": len(engine.compiled.devices)}
+    return {
+        (count, size): runs
+        for size, number in sorted(windows.items(), reverse=True)
+        for count, runs in calls_for(number, **options).items()
+    }
+
+
+def _half(engine: Engine, half: Half, count: int, size: int, runs: int = 1) -> Program:
+    compiled = engine.compiled
+    lower, weights = {
+        "encode": (compiled.lowered_encoder, compiled.encoder_weights),
+        "decode": (compiled.lowered_decoder, compiled.decoder_weights),
+    }[half]
+    name = f"{half} {count} × {size} latents"
+    return Program(name, functools.partial(lower, count, size), runs, bytes_of_a_device(weights))
+
+
+def _layers(engine: Engine, files: Sequence[int]) -> list[Program]:
+    """A layer of the transformer for each length of the sequence; all layers share a program."""
+    compiled = engine.compiled
+    if engine.config.transformer is None:
+        return []
+    of_length: dict[int, list[int]] = collections.defaultdict(list)
+    for latents in files:
+        of_length[compiled.sequence_length(latents)].append(latents)
+    held = bytes_of_a_device(compiled.transformer_weights[0])
+    return [
+        Program(
+            f"transformer layer {length} latents",
+            functools.partial(compiled.lowered_layer, 0, some[0]),
+            len(some) * len(compiled.transformer_weights),
+            held,
+        )
+        for length, some in sorted(of_length.items(), reverse=True)
+    ]
