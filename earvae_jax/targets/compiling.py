@@ -58,13 +58,14 @@ def compile_for(
     environment: Mapping[str, str],
     find_largest: bool = True,
     timeout: float,
-    worker: Sequence[str] = _WORKER,
+    worker: Sequence[str] | None = None,
 ) -> Outcome:
     """Compiles what a plan names, each program for at most `timeout` seconds.
 
     Args:
       plan: MODULE:FUNCTION, which makes a `Plan` of the arguments and the target's devices.
       environment: variables to set for the process, besides this one's.
+      worker: the words that start it; by default `worker.py`.
 
     Raises:
       UserError: the arguments are wrong, the compiler is not installed or does not start.
@@ -73,7 +74,7 @@ def compile_for(
     request = {"target": target.name, "plan": plan, "arguments": dict(arguments), "largest": find_largest}
     while True:
         request["skip"] = [*outcome.compiled, *outcome.failed]
-        broken = _one_process(request, outcome, {**os.environ, **environment}, timeout, worker)
+        broken = _one_process(request, outcome, {**os.environ, **environment}, timeout, worker or _WORKER)
         if broken is None:
             return outcome
         program, problem = broken

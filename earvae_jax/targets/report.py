@@ -66,6 +66,7 @@ class Report:
             *(_row(program) for program in self._programs),
             "",
             *(f"{each['name']}: {each['problem']}" for each in self._programs if each["problem"]),
+            *self._loops(),
             *self._kinds(),
             self._memory_line(),
             *(self._largest_line(each) for each in self._outcome.largest),
@@ -109,6 +110,14 @@ class Report:
             "usable": self._usable,
             "fits": total <= self._usable and not too_large,
         }
+
+    def _loops(self) -> list[str]:
+        """A warning for each program that has loops whose turns the compiler does not know."""
+        return [
+            f"{each['name']}: {each['unknown_loops']} loops turn as often as the input says; they count once"
+            for each in self._programs
+            if each.get("unknown_loops")
+        ]
 
     def _kinds(self) -> list[str]:
         """What the program that moves most spends its bytes on."""

@@ -24,9 +24,9 @@ def plan(engine: Engine, files: Sequence[int], halves: Sequence[Half], *, subjec
     programs = []
     for half in halves:
         if half == "decode":
-            programs += _layers(engine, files)
+            programs += layer_programs(engine, files)
         for (count, size), runs in _calls(engine, files, half).items():
-            programs.append(_half(engine, half, count, size, runs))
+            programs.append(window_program(engine, half, count, size, runs))
     compiled = engine.compiled
     weights = [compiled.encoder_weights, compiled.decoder_weights]
     if engine.config.transformer is not None:
@@ -37,7 +37,7 @@ def plan(engine: Engine, files: Sequence[int], halves: Sequence[Half], *, subjec
         now=engine.batch_size,
         step=len(compiled.devices),
         least=len(compiled.devices),
-        programs=lambda count: [_half(engine, half, count, largest) for half in halves],
+        programs=lambda count: [window_program(engine, half, count, largest) for half in halves],
     )
     return Plan(subject, programs, {"weights": bytes_of_a_device(weights)}, [growth])
 
@@ -54,7 +54,8 @@ def _calls(engine: Engine, files: Sequence[int], half: Half) -> dict[tuple[int, 
     }
 
 
-def _half(engine: Engine, half: Half, count: int, size: int, runs: int = 1) -> Program:
+def window_program(engine: Engine, half: Half, count: int, size: int, runs: int = 1) -> Program:
+    """Encoder or decoder for `count` windows of `size` latents."""
     compiled = engine.compiled
     lower, weights = {
         "encode": (compiled.lowered_encoder, compiled.encoder_weights),
@@ -64,7 +65,7 @@ def _half(engine: Engine, half: Half, count: int, size: int, runs: int = 1) -> P
     return Program(name, functools.partial(lower, count, size), runs, bytes_of_a_device(weights))
 
 
-def _layers(engine: Engine, files: Sequence[int]) -> list[Program]:
+def layer_programs(engine: Engine, files: Sequence[int]) -> list[Program]:
     """A layer of the transformer for each length of the sequence; all layers share a program."""
     compiled = engine.compiled
     if engine.config.transformer is None:
