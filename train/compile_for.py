@@ -75,4 +75,6 @@ def _step(devices: Sequence[jax.Device], config: TrainConfig, *, adversarial: bo
         lambda: StepProgram(config, devices).lowered(adversarial=adversarial),
         runs=_runs(config, adversarial=adversarial),
         held=held,
+        # The batch of the next step comes while this one runs.
+        beside=4 * data.batch_size * data.crop_samples * config.model_config.io_channels // len(devices),
     )

@@ -14,6 +14,7 @@ class Program:
     lower: Callable[[], jax.stages.Lowered]
     runs: int = 1  # how often the call runs it
     held: int = 0  # bytes of its arguments that are in `Plan.resident`
+    beside: int = 0  # bytes of each device that others take meanwhile, such as the batch that comes next
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,6 +47,7 @@ class Report:
             "jax": metadata.version("jax"),
             "subject": self._outcome.plan["subject"],
             "programs": self._programs,
+            "floor_seconds_of_all_runs": self._floor_of_all_runs(),
             "memory": self._memory,
             "largest": self._outcome.largest,
             "search_stopped": self._outcome.stopped,
@@ -68,6 +69,7 @@ class Report:
             *(f"{each['name']}: {each['problem']}" for each in self._programs if each["problem"]),
             *self._loops(),
             *self._kinds(),
+            f"floor of all runs together: {_duration(self._floor_of_all_runs())}",
             self._memory_line(),
             *(self._largest_line(each) for each in self._outcome.largest),
         ]
@@ -90,16 +92,23 @@ class Report:
             "seconds_of_products": seconds_of_operations(accelerator, reading["operations"]),
             "floor_seconds": floor(accelerator, reading["bytes"], reading["operations"]),
             "held": compiled["held"],
+            "beside": compiled["beside"],
             "trace_seconds": compiled["trace_seconds"],
             "compile_seconds": compiled["compile_seconds"],
             "problem": None,
         }
 
+    def _floor_of_all_runs(self) -> float:
+        """Seconds of the programs that compiled."""
+        return sum(each["runs"] * each["floor_seconds"] for each in self._programs if not each["problem"])
+
     def _in_memory(self) -> dict[str, Any]:
         resident = self._outcome.plan["resident"]
         compiled = [program for program in self._programs if not program["problem"]]
         temporaries = max((each["memory"]["temporaries"] for each in compiled), default=0)
-        besides = max((max(0, each["memory"]["total"] - each["held"]) for each in compiled), default=0)
+        besides = max(
+            (each["beside"] + max(0, each["memory"]["total"] - each["held"]) for each in compiled), default=0
+        )
         total = sum(resident.values()) + besides
         too_large = any(failed["too_large"] for failed in self._outcome.failed.values())
         return {
@@ -146,6 +155,13 @@ class Report:
         size = found["size"] or f"none, not even {min(found['sizes_compiled'])}"
         times = found["compilations"]
         return f"largest {found['what']} that fits: {size} (found with {times} further compilations)"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("hours", 3600), ("s", 1)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.2f} {unit}"
+    return f"{1e3 * seconds:.2f} ms"
 
 
 def _row(program: Mapping[str, Any]) -> str:

@@ -116,9 +116,14 @@ class _Compiler:
             return int(float(used[1]) * _UNITS[used[2]]) if used else None
         self.compiled += 1
         seconds = time.monotonic() - started
-        told = {"held": program.held, "trace_seconds": traced, "compile_seconds": seconds - traced}
+        told = {
+            "held": program.held,
+            "beside": program.beside,
+            "trace_seconds": traced,
+            "compile_seconds": seconds - traced,
+        }
         self._emit({"event": "compiled", "program": program.name, **told, "reading": _values(reading)})
-        return self._resident + max(0, reading.memory.total - program.held)
+        return self._resident + program.beside + max(0, reading.memory.total - program.held)
 
 
 def _look_for_largest(growth: Growth, compiler: _Compiler, limit: int, emit: Emit) -> bool:

@@ -75,10 +75,12 @@ def codec_on(devices: "Sequence[jax.Device]", arguments: argparse.Namespace) -> 
     from earvae_jax import demo
     from earvae_jax.errors import UserError
     from earvae_jax.infer.codec import Codec
+    from earvae_jax.targets.devices import is_described
 
     if arguments.devices is not None:
         if arguments.devices > len(devices):
-            raise UserError(f"--devices {arguments.devices}: this machine has {len(devices)}")
+            place = "the target" if is_described(devices[0]) else "this machine"
+            raise UserError(f"--devices {arguments.devices}: {place} has {len(devices)}")
         devices = devices[: arguments.devices]
     if arguments.checkpoint is None and demo.MODEL.exists():
         logging.info("%s", _DEMO_MODEL)

@@ -66,14 +66,17 @@ class Engine:
         )
         self.batch_size = self._largest_batch(max(window_sizes)) if batch_size == "auto" else batch_size
 
+    @property
+    def in_flight(self) -> int:
+        """Batches that are on the devices at a time: a CPU gains nothing from a second one in memory."""
+        return 1 if self.compiled.devices[0].platform == "cpu" else 2
+
     def batchers(self) -> tuple[Batcher, Batcher]:
         """Fresh batchers for encoder and decoder."""
-        on_cpu = self.compiled.devices[0].platform == "cpu"
         options = {
             "batch_size": self.batch_size,
             "multiple": len(self.compiled.devices),
-            # A CPU gains nothing from a second batch in memory.
-            "in_flight": 1 if on_cpu else 2,
+            "in_flight": self.in_flight,
         }
         return Batcher(self.compiled.encode, **options), Batcher(self.compiled.decode, **options)
 

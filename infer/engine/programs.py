@@ -11,6 +11,7 @@ from earvae_jax.infer.engine.tiling import Tiling
 from earvae_jax.targets.devices import bytes_of_a_device
 from earvae_jax.targets.plan import Growth, Plan, Program
 
+_FLOAT32 = 4  # bytes
 Half = Literal["encode", "decode"]
 
 
@@ -61,8 +62,16 @@ def window_program(engine: Engine, half: Half, count: int, size: int, runs: int 
         "encode": (compiled.lowered_encoder, compiled.encoder_weights),
         "decode": (compiled.lowered_decoder, compiled.decoder_weights),
     }[half]
-    name = f"{half} {count} × {size} latents"
-    return Program(name, functools.partial(lower, count, size), runs, bytes_of_a_device(weights))
+    config = engine.config
+    values = count * size * (config.downsampling_ratio * config.io_channels + 2 * config.latent_dim)
+    others = (engine.in_flight - 1) * values * _FLOAT32 // len(compiled.devices)
+    return Program(
+        f"{half} {count} × {size} latents",
+        functools.partial(lower, count, size),
+        runs,
+        held=bytes_of_a_device(weights),
+        beside=others,
+    )
 
 
 def layer_programs(engine: Engine, files: Sequence[int]) -> list[Program]:

@@ -23,6 +23,7 @@ def outcome(*, temporaries: int = 2 * GB) -> Outcome:
     for name, held in (("encode 1 × 1024 latents", 3 * GB), ("decode", 2 * GB)):
         made.compiled[name] = {
             "held": held,
+            "beside": GB // 4,
             "trace_seconds": 0.5,
             "compile_seconds": 12.25,
             "reading": {
@@ -52,8 +53,9 @@ def test_figures():
     assert first["seconds_of_bytes"] == pytest.approx(16.75e9 / 3.35e12)
     assert first["seconds_of_products"] == pytest.approx(1.0)
     assert first["floor_seconds"] == pytest.approx(1.0)
-    # Weights and optimizer, temporaries, results, and a gigabyte of arguments that is not resident.
-    assert values["memory"]["total"] == 3 * GB + GB + 2 * GB + GB // 2 + GB
+    # Weights and optimizer, temporaries, results, arguments that are not resident, and another batch.
+    assert values["memory"]["total"] == 3 * GB + GB + 2 * GB + GB // 2 + GB + GB // 4
+    assert values["floor_seconds_of_all_runs"] == pytest.approx(6.0)
     assert values["memory"]["fits"]
     assert report.is_good
     assert json.loads(json.dumps(values)) == values
@@ -65,7 +67,8 @@ def test_words():
     assert row in text.splitlines()
     assert "2 × NVIDIA H100 80GB HBM3" in text
     assert "weights 3.00, optimizer 1.00, temporaries 2.00" in text
-    assert "7.50 of the 60.0 that JAX hands out: fits" in text
+    assert "floor of all runs together: 6.00 s" in text
+    assert "7.75 of the 60.0 that JAX hands out: fits" in text
     assert "Compiled, not run: a floor is" in text
     assert "never a speed" in text
 
@@ -73,7 +76,7 @@ def test_words():
 def test_too_little_memory():
     report = Report(H100, outcome(temporaries=70 * GB), usable=60 * GB)
     assert not report.is_good
-    assert "together 75.50 of the 60.0 that JAX hands out: does not fit" in report.text()
+    assert "together 75.75 of the 60.0 that JAX hands out: does not fit" in report.text()
 
 
 def test_programs_that_did_not_compile():
