@@ -54,6 +54,7 @@ NOT_RUN = {
     r" (ace-step-1\.5|ear-vae-44k)( |$)": "it fetches published weights",
     r"^earvae benchmark": "it measures the full-size model for minutes",
     r"^earvae .*--coordinator": "it waits for the other process",
+    r"--compile-for": "it needs a compiler for GPUs or TPUs; tests/targets compiles",
     r"^python -m earvae_jax\.train\.studies\.": "it trains or measures for many minutes",
     r"^python -m tests\.fuzz": "thousands of cases; test_fuzz.py runs some",
 }

@@ -9,16 +9,18 @@ import small_models
 
 from earvae_jax.infer.codec import Codec
 from earvae_jax.infer.engine.programs import plan
+from earvae_jax.model.config import TransformerConfig
 from earvae_jax.targets.devices import bytes_of_a_device
 from earvae_jax.targets.reading import read
 
 RATIO = 4
+MODEL = small_models.config((2, 2), latent_dim=32, transformer=TransformerConfig(depth=2, dim_heads=32))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4])
 @pytest.mark.parametrize("latents", [(10,), (70, 300, 40), (129, 1, 128, 2500, 64, 64, 64)])
 def test_what_is_named_is_what_runs(batch_size, latents, monkeypatch):
-    codec = Codec(small_models.model(small_models.KINDS["transformer"]), batch_size=batch_size)
+    codec = Codec(small_models.model(MODEL), batch_size=batch_size)
     engine = codec.engine
     ran: collections.Counter = collections.Counter()
 
@@ -45,15 +47,15 @@ def test_what_is_named_is_what_runs(batch_size, latents, monkeypatch):
 
 
 def test_named_programs_compile():
-    codec = Codec(small_models.model(small_models.KINDS["transformer"]), batch_size=2)
+    codec = Codec(small_models.model(MODEL), batch_size=2)
     made = plan(codec.engine, [100], ["encode", "decode"], subject="test")
     assert [program.name.split()[0] for program in made.programs] == ["encode", "transformer", "decode"]
     for program in made.programs:
         reading = read(program.lower().compile())
         assert reading.memory.arguments >= program.held > 0
         assert reading.kernels > 0
-    held = {program.name.split()[0]: program.held for program in made.programs}
-    assert made.resident == {"weights": sum(held.values())}
+    encode, layer, decode = (program.held for program in made.programs)
+    assert made.resident == {"weights": encode + 2 * layer + decode}
     (growth,) = made.growths
     (encode, decode) = growth.programs(5)
     assert encode.name.startswith("encode 5 × ") and decode.name.startswith("decode 5 × ")
