@@ -68,7 +68,7 @@ def read(path: str | Path) -> WeightsFile:
                 raise UserError(f"{path}: {kind}")
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    tensors = raw_tensors(path)
     try:
         tensors = layouts.without_wrappers(averages.with_dots(tensors, wrapping.is_average))
         prefix, tensors = _of_one_model(path, tensors)
@@ -79,6 +79,15 @@ def read(path: str | Path) -> WeightsFile:
         layout, tensors = "diffusers", layouts.from_diffusers(tensors)
     tensors = _as_gain_and_direction(layouts.from_stable_audio_tools(tensors))
     return WeightsFile(path, digest, prefix, layout, tensors)
+
+
+def raw_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a file under its own keys; those of floating point become float32.
+
+    Raises:
+      UserError: the file is damaged, or would run code.
+    """
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
 def _of_one_model(path: Path, tensors: dict[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:

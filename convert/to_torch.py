@@ -84,6 +84,8 @@ def _export_folder(checkpoint: str | Path, output: Path, layout: Layout, overwri
     _refuse_existing(output, overwrite)
     try:
         tensors, values = in_layout(checkpoints.load(checkpoint), layout)
+    except exports.NotHeldError as error:
+        raise UserError(f"{checkpoint}: {error}: use --layout published") from None
     except UserError as error:
         raise UserError(f"{checkpoint}: {str(error).removeprefix(f'{checkpoint}: ')}") from None
     try:

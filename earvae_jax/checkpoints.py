@@ -159,6 +159,19 @@ def read_info(path: str | Path | None = None) -> CheckpointInfo:
     return _info(path, _file_metadata(path))
 
 
+def is_checkpoint(path: str | Path) -> bool:
+    """Whether a path is a checkpoint of this project, or the folder of a run, and not weights of PyTorch."""
+    if address(path) is not None or not exists(path):
+        return False
+    path = Path(path)
+    with explaining(path, "cannot be read"):
+        if path.is_file():
+            return path.suffix == ".safetensors" and _is_own(path)
+        return (path / orbax_folders.METADATA).exists() or (
+            (path / _OF_A_RUN).is_file() and _is_own(path / _OF_A_RUN)
+        )
+
+
 def _info(path: Path, values: Mapping[str, Any] | None) -> CheckpointInfo:
     if values is None:
         raise UserError(f"{path}: a checkpoint, but not one of an εar-VAE model")

@@ -14,11 +14,16 @@ from earvae_jax.model.config import ModelConfig
 State = Mapping[str, np.ndarray]  # published keys, PyTorch's layout of the axes
 
 
+class NotHeldError(UserError):
+    """A project's class cannot be such a model."""
+
+
 def to_diffusers(config: ModelConfig, state: State) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The tensors and the config of diffusers' `AutoencoderOobleck`.
 
     Raises:
-      UserError: the class cannot be such a model.
+      NotHeldError: the class cannot be such a model.
+      UserError: the model does not say its sample rate.
     """
     encoder, decoder = config.encoder, config.decoder
     _refuse(
@@ -55,7 +60,8 @@ def to_stable_audio_tools(config: ModelConfig, state: State) -> tuple[dict[str, 
     """The tensors and the config of an autoencoder of stable-audio-tools.
 
     Raises:
-      UserError: its class cannot be such a model.
+      NotHeldError: its class cannot be such a model.
+      UserError: the model does not say its sample rate.
     """
     nearest = config.decoder.use_nearest_upsample
     biases = [key for key in state if nearest and key.endswith(".layers.1.conv.bias")]
@@ -98,7 +104,7 @@ def _refuse(project: str, config: ModelConfig, others: Mapping[str, bool]) -> No
         **others,
     }
     if found := [what for what, present in known.items() if present]:
-        raise UserError(f"{project} has no model with {', nor '.join(found)}: use --layout published")
+        raise NotHeldError(f"{project} has no model with {', nor '.join(found)}")
     if config.sample_rate is None:
         raise UserError("the model does not say its sample rate, which the JSON needs: convert it again")
     if config.std_offset != STD_OFFSET:

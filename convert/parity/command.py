@@ -1,7 +1,6 @@
 """`earvae parity`: the proof that PyTorch and JAX compute the same from the same weights."""
 
 import argparse
-from typing import Any
 
 from earvae_jax.convert.command import WEIGHTS_HELP, add_weights_arguments, stated_options
 
@@ -11,15 +10,22 @@ _LONGEST = 5.0  # seconds of a given file: the output of every layer is kept, in
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the weights, the audio and what to compare with."""
-    parser.add_argument("weights", metavar="WEIGHTS", help=WEIGHTS_HELP)
+    parser.add_argument("weights", metavar="WEIGHTS", help=f"{WEIGHTS_HELP}, or a checkpoint")
     add_weights_arguments(parser)
     parser.add_argument(
         "--audio", metavar="FILE", help=f"audio file (its first {_LONGEST:g} s); by default a built-in signal"
     )
-    parser.add_argument(
+    reference = parser.add_mutually_exclusive_group()
+    reference.add_argument(
+        "--reference",
+        default="port",
+        choices=("port", "diffusers"),
+        help="compare with the port in this package, or with diffusers' AutoencoderOobleck; default: port",
+    )
+    reference.add_argument(
         "--reference-dir",
         metavar="CLONE",
-        help="your clone of the published PyTorch code, run in place of the port in this package",
+        help="compare with the published PyTorch code, in your clone of it",
     )
     parser.add_argument("--json", metavar="OUT", help="also write the report to this file")
 
@@ -32,32 +38,24 @@ def run(arguments: argparse.Namespace) -> int:
     from absl import logging
 
     from earvae_jax.errors import require
-    from earvae_jax.parameters import build
 
-    torch = require("torch", extra="torch")
-    from earvae_jax.convert import from_torch
+    require("torch", extra="torch")
     from earvae_jax.convert.parity import compare as parity
+    from earvae_jax.convert.parity import given as sources
+    from earvae_jax.convert.parity import references
 
     stated = dataclasses.replace(stated_options(arguments), rate_needed=False)
-    weights = from_torch.read(arguments.weights, config=arguments.config, stated=stated)
-    config = weights.config
-    audio = _audio(arguments.audio, config)
-    state = {key: torch.from_numpy(tensor) for key, tensor in weights.file.tensors.items()}
-    if arguments.reference_dir is None:
-        from earvae_jax.convert.torch_port import model as torch_model
-
-        torch_net: Any
-
-        reference, torch_net = "port", torch_model.build(config, state)
+    given = sources.read(arguments.weights, config=arguments.config, stated=stated)
+    audio = _audio(arguments.audio, given.config)
+    if arguments.reference_dir is not None:
+        reference = references.of_published_code(arguments.reference_dir, given)
     else:
-        from earvae_jax.convert.parity import reference as published_code
-
-        reference, torch_net = "published code", published_code.build(arguments.reference_dir, config, state)
-    logging.info("running %d samples in PyTorch (%s), JAX and float64", audio.shape[1], reference)
-    report = parity.compare(build(config, weights.arrays), torch_net, audio)
-    sys.stdout.write(report.table())
+        reference = references.KINDS[arguments.reference](given)
+    logging.info("running %d samples in PyTorch (%s), JAX and float64", audio.shape[1], reference.kind)
+    report = parity.compare(given.model, reference.module, audio)
+    sys.stdout.write(f"reference: {reference.in_words()}\n{report.table()}")
     if arguments.json is not None:
-        _write_json(arguments.json, report, weights, reference, audio.shape[1])
+        _write_json(arguments.json, report, given, reference, audio.shape[1])
     return 0 if report.passed else 1
 
 
@@ -80,7 +78,7 @@ def _audio(path, config):
     return np.pad(audio, ((0, missing), (0, 0)))[None]
 
 
-def _write_json(path, report, weights, reference, samples):
+def _write_json(path, report, given, reference, samples):
     import json
 
     import jax
@@ -90,11 +88,11 @@ def _write_json(path, report, weights, reference, samples):
     from earvae_jax.system.atomic import replacing
 
     content = {
-        "weights_sha256": weights.file.sha256,
-        "published_name": weights.published_name,
-        "config": weights.config.to_dict(),
+        **given.described,
+        "config": given.config.to_dict(),
         "samples": samples,
-        "reference": reference,
+        "reference": reference.kind,
+        "reference_version": reference.version,
         "torch": torch.__version__,
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,

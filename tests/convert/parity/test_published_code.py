@@ -12,7 +12,7 @@ from earvae_jax.model.config import ModelConfig
 
 torch = pytest.importorskip("torch")
 
-from earvae_jax.convert.parity import reference  # noqa: E402
+from earvae_jax.convert.parity import published_code  # noqa: E402
 from earvae_jax.convert.torch_port import model as torch_model  # noqa: E402
 from earvae_jax.convert.torch_port.layers import AntialiasedActivation  # noqa: E402
 
@@ -61,10 +61,10 @@ def tiny(golden):
 @pytest.fixture
 def missing(monkeypatch):
     """Neither of the two packages is installed."""
-    find_spec = reference.importlib.util.find_spec
+    find_spec = published_code.importlib.util.find_spec
     packages = ("dac", "alias_free_torch")
     monkeypatch.setattr(
-        reference.importlib.util, "find_spec", lambda name: None if name in packages else find_spec(name)
+        published_code.importlib.util, "find_spec", lambda name: None if name in packages else find_spec(name)
     )
 
 
@@ -73,7 +73,7 @@ def test_the_clone_computes_what_the_port_does(clone, tiny, missing):
     own = sys.modules["model"] = ModuleType("model")  # the caller may have a module of that name
     path = list(sys.path)
     try:
-        theirs, ours = reference.build(clone, *tiny), torch_model.build(*tiny)
+        theirs, ours = published_code.build(clone, *tiny), torch_model.build(*tiny)
         assert sys.modules["model"] is own
     finally:
         del sys.modules["model"]
@@ -90,7 +90,7 @@ def test_the_clone_computes_what_the_port_does(clone, tiny, missing):
 
 def refusal(clone, tiny):
     with pytest.raises(UserError) as caught:
-        reference.build(clone, *tiny)
+        published_code.build(clone, *tiny)
     assert "\n" not in str(caught.value) and str(clone) in str(caught.value)
     return str(caught.value)
 
