@@ -1,4 +1,4 @@
-"""Models in the layouts of other projects: their own code takes them, and the way back changes no bit."""
+"""Models in the layouts of other projects: the way there and back changes no bit."""
 
 import dataclasses
 import json
@@ -9,7 +9,6 @@ import pytest
 import safetensors.numpy
 import small_models
 from places import FAMILY
-from tolerances import FAMILY_OUTPUT
 
 from earvae_jax import checkpoints
 from earvae_jax.convert import from_torch, to_torch
@@ -68,26 +67,6 @@ def test_diffusers_files_come_back_as_they_were(tmp_path, checkpoint):
     )
     del theirs["_diffusers_version"]
     assert ours == theirs
-
-
-def test_diffusers_own_class_gives_the_same(tmp_path, checkpoint):
-    diffusers = pytest.importorskip("diffusers")
-    import torch
-
-    model = family.model(ACE)
-    to_torch.export(checkpoint(model), tmp_path / "out", layout="diffusers")
-    theirs = diffusers.AutoencoderOobleck.from_pretrained(tmp_path / "out").eval()
-    audio = np.random.default_rng(0).standard_normal((1, 3 * 1920, 2), np.float32)
-    with torch.no_grad():
-        posterior = theirs.encode(torch.tensor(audio.swapaxes(1, 2))).latent_dist
-        decoded = theirs.decode(posterior.mean).sample
-    ours = model.encode(audio)
-    for actual, expected in (
-        (ours.mean, posterior.mean), (ours.std, posterior.std), (model.decode(ours.mean), decoded),
-    ):  # fmt: skip
-        expected = expected.numpy().swapaxes(1, 2)
-        atol = FAMILY_OUTPUT * max(1, np.abs(expected).max())
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)
 
 
 def test_nearest_upsampling_goes_without_its_bias_if_that_is_zero(tmp_path, checkpoint):
