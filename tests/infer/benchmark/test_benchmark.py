@@ -4,6 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
+from importlib import resources
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from earvae_jax.errors import UserError
 from earvae_jax.infer.benchmark import command as benchmark_command
 from earvae_jax.infer.benchmark import contenders, convolution_peak
 from earvae_jax.infer.benchmark import measure as benchmark
+from earvae_jax.model.config import ModelConfig
 from earvae_jax.system import compilation_cache
 
 CONFIG = small_models.config((2, 4), channels=8)
@@ -109,6 +111,20 @@ def test_command(monkeypatch, config_file, tmp_path, capsys):
         rate = operations[row["stage"]] * 50 / row["median"]  # 0.05 s at 8 kHz are 50 latents of 8 samples
         assert row["peak_fraction"] == pytest.approx(rate / written["peak"])
     assert written["peak"] == max(written["convolutions"].values())
+
+
+@pytest.mark.parametrize("name", ["stable_audio_open", "ace_step_1.5", "yue2"])
+def test_the_family_is_measured(name):
+    """At a sixteenth of its width; the decoder of YuE2's odd stride makes fewer samples than it was given."""
+    pytest.importorskip("torch")
+    values = json.loads((resources.files("earvae_jax.configs") / f"{name}.json").read_text())
+    for half in ("encoder", "decoder"):
+        values[half]["config"]["channels"] //= 16
+    model = small_models.model(ModelConfig.from_dict(values))
+    result = benchmark.measure(model, name=name, seconds=0.2, repeats=1, with_compile=False)
+    measured = {(row.contender, row.stage) for row in result.rows}
+    stages = ("encode", "decode", "round trip")
+    assert measured == {(who, stage) for who in ("earvae-jax", "torch eager") for stage in stages}
 
 
 def test_jax_alone_without_torch(monkeypatch):
