@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
-
 
 def describe() -> dict[str, str | int]:
     """The processor, the number of cores that this process may use, JAX's devices, and versions."""
+    import jax  # here alone: a process that measures torch is not to hold JAX too
+
     devices = jax.local_devices()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
@@ -46,13 +46,25 @@ def release_freed_memory() -> None:
 
 def memory_used_at_most(function: Callable[[], object]) -> int | None:
     """The largest growth of the process in bytes while `function` runs; None if the system does not tell."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    except OSError:
+    if not reset_peak_memory():
         return None
-    before = _status("VmRSS")
+    before = memory()
     function()
-    return max(0, _status("VmHWM") - before)
+    return max(0, peak_memory() - before)
+
+
+def reset_peak_memory() -> bool:
+    """Begins anew with `peak_memory`; false if the system does not tell it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_memory() -> int:
+    """The most host memory in bytes that this process held since `reset_peak_memory`, all of it counted."""
+    return _status("VmHWM")
 
 
 def _processor() -> str:
