@@ -9,6 +9,8 @@ from earvae_jax.targets import command as compiling
 if TYPE_CHECKING:  # the command line must not wait for JAX
     from earvae_jax.train.config import TrainConfig
 
+_MOST_FLAGS = 4  # that a message spells out
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
@@ -24,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change one value of the config, such as optimizer.learning_rate=1e-4; may be repeated",
     )
-    parser.add_argument("--init", metavar="CHECKPOINT", help="start from this model's weights (fine-tuning)")
+    parser.add_argument(
+        "--init",
+        metavar="CHECKPOINT",
+        help="start from this model's weights (fine-tuning): a checkpoint, or weights of PyTorch",
+    )
     compiling.add_arguments(parser)
     processes.add_arguments(parser)
 
@@ -68,9 +74,23 @@ def _initial_model(path: str, config: "TrainConfig") -> dict[str, Any]:
     from earvae_jax.train.run.same_run import differing_options
 
     model, info = checkpoints.load_with_info(path)
-    different = differing_options(model.config.to_dict(), config.model_config.to_dict())
-    if different:
+    theirs, ours = model.config.to_dict(), config.model_config.to_dict()
+    if different := differing_options(theirs, ours):
         raise UserError(
-            f"{path}: its config differs from `model` in the training config ({different}): make them equal"
+            f"{path}: its config differs from `model` in the training config ({different}): "
+            f"{_advice(theirs, ours)}"
         )
     return {"initial": model, "origin": {"checkpoint": path, "provenance": info.provenance}}
+
+
+def _advice(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """How to make `model` that of the weights: the flags, where these are few."""
+    import json
+
+    from earvae_jax.train.run.same_run import flat
+
+    wanted, given = flat(theirs), flat(ours)
+    changed = {key: value for key, value in wanted.items() if given.get(key) != value}
+    if len(changed) > _MOST_FLAGS or given.keys() - wanted.keys():
+        return "make them equal"
+    return "add " + " ".join(f"--set model.{key}={json.dumps(value)}" for key, value in changed.items())

@@ -30,7 +30,7 @@ from earvae_jax.command import run_program
 from earvae_jax.convert.to_torch import export  # the one import from another application: diffusers' layout
 from earvae_jax.errors import UserError
 from earvae_jax.infer.benchmark.one_process import OURS, TILED, WHOLE
-from earvae_jax.infer.benchmark.random_models import random_model
+from earvae_jax.infer.benchmark.models import named_model
 from earvae_jax.infer.engine.receptive_field import decoder_context, encoder_context
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.system import machine
@@ -78,7 +78,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if importlib.util.find_spec("diffusers") is None:
         raise UserError("this needs diffusers, which is not installed; run: pip install diffusers")
     with tempfile.TemporaryDirectory() as folder:
-        name, model = random_model(arguments.config)
+        name, model = named_model(None, arguments.config)
         checkpoints.save(Path(folder, "ours.safetensors"), model)
         export(Path(folder, "ours.safetensors"), Path(folder, "theirs"), layout="diffusers")
         config = model.config

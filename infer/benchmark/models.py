@@ -47,9 +47,16 @@ def _config(given: str | None) -> tuple[str, ModelConfig]:
     if path.name == str(path) and not exists(path):
         bundled = Path(str(resources.files("earvae_jax.configs"))) / f"{path.name.removesuffix('.json')}.json"
         path = bundled if exists(bundled) else path
+    if not exists(path):
+        raise UserError(f"{path}: no such config file; the bundled ones are {', '.join(_bundled())}")
     config = ModelConfig.from_json(path)
     try:
         check_fits_in_memory(config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return path.stem, config
+
+
+def _bundled() -> list[str]:
+    configs = (path.name for path in resources.files("earvae_jax.configs").iterdir())
+    return sorted(name for name in configs if name.endswith(".json") and not name.startswith("train_"))

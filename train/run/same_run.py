@@ -80,19 +80,20 @@ def differing_options(
     old: Mapping[str, Any], new: Mapping[str, Any], *, besides: frozenset[str] = frozenset()
 ) -> str:
     """The first few options whose values differ, by dotted name with both values; empty if none do."""
-    old, new = _flat(old), _flat(new)
+    old, new = flat(old), flat(new)
     keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     keys = [key for key in keys if key not in besides]
     return ", ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys[:5])
 
 
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of nested objects by dotted key."""
     if not isinstance(values, Mapping):
         return {prefix: values}
     return {
         name: leaf
         for key, value in values.items()
-        for name, leaf in _flat(value, f"{prefix}.{key}" if prefix else key).items()
+        for name, leaf in flat(value, f"{prefix}.{key}" if prefix else key).items()
     }
 
 

@@ -15,7 +15,7 @@ from earvae_jax.errors import UserError
 from earvae_jax.infer.benchmark import beside_diffusers, one_process
 from earvae_jax.infer.benchmark.one_process import OURS, WHOLE
 from earvae_jax.infer.benchmark.one_process import TILED as IN_TILES
-from earvae_jax.infer.benchmark.random_models import random_model
+from earvae_jax.infer.benchmark.models import named_model
 
 CONFIG = small_models.config((8, 8), channels=8, latent_dim=4, tied_activations=False, std_offset=1e-4)
 
@@ -128,12 +128,12 @@ def test_without_the_whole_file_stretches_of_it_are_compared(tmp_path, monkeypat
 
 @pytest.mark.parametrize("name", ["stable_audio_open.json", "ace_step_1.5.json", "yue2.json", "gone.json"])
 def test_bundled_configs_by_name(name, monkeypatch):
-    from earvae_jax.infer.benchmark import random_models
+    from earvae_jax.infer.benchmark import models
 
-    monkeypatch.setattr(random_models, "EarVAE", lambda config, rngs: config)
+    monkeypatch.setattr(models, "EarVAE", lambda config, rngs: config)
     if name == "gone.json":
         with pytest.raises(UserError, match=r"gone\.json: no such config file; the bundled .*yue2\.json"):
-            random_model(name)
+            named_model(None, name)
     else:
-        stem, config = random_model(name)
+        stem, config = named_model(None, name)
         assert stem == name.removesuffix(".json") and not config.encoder.tied_activations

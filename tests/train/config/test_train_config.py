@@ -227,7 +227,9 @@ def _keys(values, prefix=()):
             yield (*prefix, name)
 
 
-@pytest.mark.parametrize("name", ["train_44k.json", "train_48k.json"])
+@pytest.mark.parametrize(
+    "name", ["train_44k.json", "train_48k.json", "train_stable_audio_open.json", "train_ace_step.json"]
+)
 def test_the_published_recipes_say_where_each_value_comes_from(name):
     """Defaults too: each key, or the group that it is in, stands in one of the three comments, once."""
     comments = [text for key, text in json.loads((BUNDLED / name).read_text()).items() if key[0] == "#"]
