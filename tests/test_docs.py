@@ -45,6 +45,7 @@ STAND_INS = {
     "ear_vae_44k.pyt": PUBLISHED,
     "train_demo.json": ("train_demo.json", *BRIEF),
     "train_44k.json": ("train_44k.json", *BRIEF),
+    "train_ace_step.json": ("train_ace_step.json", *BRIEF),
 }
 # Text of Python blocks, the same.
 SHORTER = {"range(60)": "range(2)"}
@@ -52,7 +53,9 @@ SHORTER = {"range(60)": "range(2)"}
 NOT_RUN = {
     r"hf://ACE-Step/": "it fetches another project's weights",
     r" (ace-step-1\.5|ear-vae-44k)( |$)": "it fetches published weights",
+    r"^earvae convert to-torch .*--layout diffusers": "the stand-in has a transformer, their class has none",
     r"^earvae benchmark": "it measures the full-size model for minutes",
+    r"^python -m earvae_jax\.infer\.benchmark\.": "it measures the full-size model for an hour",
     r"^earvae .*--coordinator": "it waits for the other process",
     r"--compile-for": "it needs a compiler for GPUs or TPUs; tests/targets compiles",
     r"^python -m earvae_jax\.train\.studies\.": "it trains or measures for many minutes",
@@ -138,9 +141,9 @@ def folder(model, tmp_path, monkeypatch) -> Path:
 
 def lay_checkpoint(folder: Path, text: str) -> None:
     """Where a page, or a machine without torch, does not convert the published weights itself."""
-    name = "checkpoints/ear_vae_44k"
-    if name in text and not (folder / name).exists():
-        checkpoints.save(folder / name, checkpoints.load(demo.MODEL))
+    for name in ("checkpoints/ear_vae_44k", "checkpoints/ace-step"):
+        if name in text and not (folder / name).exists():
+            checkpoints.save(folder / name, checkpoints.load(demo.MODEL))
 
 
 def run_command(words: list[str], earvae, folder: Path) -> None:
