@@ -10,6 +10,7 @@ programs differ by more than a factor of two in one probe of ten.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +90,10 @@ def compare(model: EarVAE, torch_model: "nn.Module", audio: Float[np.ndarray, "B
 
     ours = jax_outputs(model, audio)
     theirs = torch_outputs(torch_model, audio)
-    with torch.backends.mkldnn.flags(enabled=False):
-        again = torch_outputs(torch_model, audio)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of TF32 on Intel's GPUs, as it saves every setting
+        with torch.backends.mkldnn.flags(enabled=False):
+            again = torch_outputs(torch_model, audio)
     truth = torch_outputs(torch_model.double(), audio)
     return Report(tuple(_row(name, ours[name], theirs[name], truth[name], again[name]) for name in truth))
 

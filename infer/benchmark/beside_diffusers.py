@@ -35,6 +35,8 @@ from earvae_jax.infer.engine.receptive_field import decoder_context, encoder_con
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.system import machine
 
+Call = Callable[..., dict[str, Any]]  # one of a process, with the arguments of `one_process.answer`
+
 _CONTENDERS = (OURS, WHOLE, TILED)
 _STAGES = ("encode", "decode")
 _SETTLE = 0.25  # seconds: torch's threads spin for so long after their work
@@ -143,12 +145,12 @@ class Measurement:
         return "\n".join([*lines, *([""] if notes else []), *notes, ""])
 
     @contextlib.contextmanager
-    def _processes(self) -> Iterator[dict[str, Callable[..., dict[str, Any]]]]:
+    def _processes(self) -> Iterator[dict[str, Call]]:
         with contextlib.ExitStack() as stack:
             yield {name: stack.enter_context(self._process(name)) for name in _CONTENDERS}
 
     @contextlib.contextmanager
-    def _process(self, name: str) -> Iterator[Callable[..., dict[str, Any]]]:
+    def _process(self, name: str) -> Iterator[Call]:
         """Starts a contender; gives a function that hands it a call, and without one says about it."""
         model = self._folder / ("ours.safetensors" if name == OURS else "theirs")
         words = [sys.executable, "-m", "earvae_jax.infer.benchmark.one_process", name, model, self._limit]
@@ -160,10 +162,11 @@ class Measurement:
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
-            assert process.stdin and process.stdout
+            given, said = process.stdin, process.stdout
+            assert given is not None and said is not None  # they are pipes
 
             def answered() -> dict[str, Any]:
-                line = process.stdout.readline()
+                line = said.readline()
                 return json.loads(line) if line else {"failed": f"its process ended ({process.wait()})"}
 
             about = answered()
@@ -176,14 +179,14 @@ class Measurement:
                     return about
                 if process.poll() is not None:
                     return {"failed": f"its process ended ({process.returncode})"}
-                process.stdin.write(json.dumps(values) + "\n")
-                process.stdin.flush()
+                given.write(json.dumps(values) + "\n")
+                given.flush()
                 return answered()
 
             yield call
-            process.stdin.close()
+            given.close()
 
-    def _in_turns(self, calls, stage: str, repeats: int) -> dict[str, Measured]:
+    def _in_turns(self, calls: dict[str, Call], stage: str, repeats: int) -> dict[str, Measured]:
         given = self._folder / "input.npy"
         np.save(given, self._inputs[stage])
         rows = {name: Measured() for name in calls}
@@ -204,7 +207,7 @@ class Measurement:
             raise UserError(f"{OURS}, {stage}: {rows[OURS].failed}")
         return rows
 
-    def _distances(self, calls, stage: str, rows: dict[str, Measured]) -> dict[str, str]:
+    def _distances(self, calls: dict[str, Call], stage: str, rows: dict[str, Measured]) -> dict[str, str]:
         """For each contender the length of its answer, and how far that is from the whole file's."""
         unit = 1 if stage == "encode" else self._config.downsampling_ratio
         whole = rows[WHOLE].output
@@ -225,7 +228,7 @@ class Measurement:
             cells[name] = f"{len(row.output)} | {words}"
         return cells
 
-    def _stretches(self, calls, stage: str) -> dict[int, np.ndarray]:
+    def _stretches(self, calls: dict[str, Call], stage: str) -> dict[int, np.ndarray]:
         """What a whole file gives at its start, where two tiles meet near its middle, and at its end.
 
         A convolution sees no further than its receptive field: with so much around it a stretch is as in the

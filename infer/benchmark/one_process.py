@@ -73,11 +73,11 @@ def _codec(checkpoint: str) -> tuple[dict[str, Stage], dict[str, Any]]:
 
     from earvae_jax.infer.codec import Codec
 
-    codec = Codec.load(checkpoint)
+    codec: Any = Codec.load(checkpoint)  # of one array it gives no list
     ratio = codec.config.downsampling_ratio
 
     def stage(run: Function, tiling: Any, samples: int) -> Stage:
-        compiled = set()
+        compiled: set[int] = set()
 
         def prepare(values: np.ndarray) -> None:
             for size in {window.size for window in tiling.plan(len(values) // samples)} - compiled:
