@@ -1,5 +1,7 @@
 """The snake activation, and a fast and accurate sin²."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,10 +30,12 @@ def sin_squared(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
     """
     if x.dtype == jnp.float64:
         return jnp.square(jnp.sin(x))
-    rest, odd = _reduced(x)
-    square = rest * rest
-    total = square + square * (square * _polynomial(square, _SIN_SQUARED.coef))
-    return jnp.where(odd, 1 - total, total)
+    return _sin_squared_of(*_reduced(x, jnp.round))
+
+
+def sin_squared_in_kernels(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """`sin_squared` for Pallas, whose compiler for GPUs knows `floor` and not `round`. Without derivative."""
+    return _sin_squared_of(*_reduced(x, lambda quarters: jnp.floor(quarters + np.float32(0.5))))
 
 
 @sin_squared.defjvp
@@ -39,18 +43,26 @@ def _sin_squared_jvp(primals, tangents):
     (x,), (tangent,) = primals, tangents
     if x.dtype == jnp.float64:
         return sin_squared(x), jnp.sin(2 * x) * tangent
-    rest, odd = _reduced(x)
+    rest, odd = _reduced(x, jnp.round)
     slope = 2 * rest * _polynomial(rest * rest, _SLOPE.coef)
     return sin_squared(x), jnp.where(odd, -slope, slope) * tangent
 
 
-def _reduced(x: Float[Array, "*S"]) -> tuple[Float[Array, "*S"], Bool[Array, "*S"]]:
+def _reduced(
+    x: Float[Array, "*S"], nearest: Callable[[Float[Array, "*S"]], Float[Array, "*S"]]
+) -> tuple[Float[Array, "*S"], Bool[Array, "*S"]]:
     """x less the nearest multiple of π/2, and whether that multiple is odd."""
     x = x.astype(jnp.float32)
-    quarters = jnp.round(x * np.float32(2 / np.pi))
+    quarters = nearest(x * np.float32(2 / np.pi))
     for part in _HALF_PI_PARTS:
         x = x - quarters * np.float32(part)
     return x, quarters.astype(jnp.int32) & 1 == 1
+
+
+def _sin_squared_of(rest: Float[Array, "*S"], odd: Bool[Array, "*S"]) -> Float[Array, "*S"]:
+    square = rest * rest
+    total = square + square * (square * _polynomial(square, _SIN_SQUARED.coef))
+    return jnp.where(odd, 1 - total, total)
 
 
 def _polynomial(x: Float[Array, "*S"], coefficients: np.ndarray) -> Float[Array, "*S"]:
@@ -62,9 +74,13 @@ def _polynomial(x: Float[Array, "*S"], coefficients: np.ndarray) -> Float[Array,
 
 
 def snake(
-    x: Float[Array, "B T C"], frequency: Float[Array, " C"], amplitude: Float[Array, " C"]
-) -> Float[Array, "B T C"]:
-    """x + amplitude · sin²(frequency · x) (arXiv 2006.08195), computed in float32."""
+    x: Float[Array, "*S C"],
+    frequency: Float[Array, " C"],
+    amplitude: Float[Array, " C"],
+    *,
+    sine: Callable[[Float[Array, "*S C"]], Float[Array, "*S C"]] = sin_squared,
+) -> Float[Array, "*S C"]:
+    """x + amplitude · sin²(frequency · x) (arXiv 2006.08195), computed in float32; `sine` computes sin²."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     y = x.astype(wide)
-    return (y + amplitude.astype(wide) * sin_squared(y * frequency.astype(wide))).astype(x.dtype)
+    return (y + amplitude.astype(wide) * sine(y * frequency.astype(wide))).astype(x.dtype)
