@@ -29,8 +29,8 @@ from earvae_jax import checkpoints
 from earvae_jax.command import run_program
 from earvae_jax.convert.to_torch import export  # the one import from another application: diffusers' layout
 from earvae_jax.errors import UserError
-from earvae_jax.infer.benchmark.one_process import OURS, TILED, WHOLE
 from earvae_jax.infer.benchmark.models import named_model
+from earvae_jax.infer.benchmark.one_process import OURS, TILED, WHOLE
 from earvae_jax.infer.engine.receptive_field import decoder_context, encoder_context
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.system import machine

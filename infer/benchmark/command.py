@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--with-plain", action="store_true", help="also measure the formulation that a CPU does not take"
     )
     parser.add_argument(
+        "--formulation",
+        default="auto",
+        choices=("auto", "plain", "chunked", "fused"),
+        help="how the encoder and decoder measured are computed; default: auto",
+    )
+    parser.add_argument(
         "--json",
         nargs="?",
         const=True,
@@ -70,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         dtype=arguments.dtype,
         with_compile=not arguments.skip_compile,
         with_plain=arguments.with_plain,
+        formulation=arguments.formulation,
     )
     hand_out(result.table(), result.to_dict(), as_json=arguments.json)
     return 0

@@ -16,7 +16,14 @@ def benchmark(arguments: argparse.Namespace, devices: Sequence[jax.Device]) -> P
     """Encoding and decoding of so many seconds. A program does not depend on weights: they are zeros."""
     name, model = shapes_alone(arguments.checkpoint, arguments.config)
     rate = model.config.sample_rate or FALLBACK_RATE
-    codec = Codec(model, dtype=arguments.dtype, sample_rate=rate, devices=devices, model_fingerprint=name)
+    codec = Codec(
+        model,
+        dtype=arguments.dtype,
+        sample_rate=rate,
+        devices=devices,
+        model_fingerprint=name,
+        formulation=arguments.formulation,
+    )
     latents = latents_of(model.config, arguments.seconds)
     seconds = latents * model.config.downsampling_ratio / rate
     return plan(

@@ -1,6 +1,5 @@
 """What a benchmark compares: this project's codec, and the same model in PyTorch, eager and compiled."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +10,6 @@ from jaxtyping import Float
 
 from earvae_jax.errors import require
 from earvae_jax.infer.codec import Codec
-from earvae_jax.infer.formulations.choice import plain
 from earvae_jax.model.vae import EarVAE
 
 
@@ -30,12 +28,12 @@ def codec_contender(
     latents: Float[np.ndarray, "N D"],
     dtype: str,
     *,
-    in_plain_form: bool = False,
+    formulation: str = "auto",
 ) -> Contender:
     """`Codec`, with its windows and copies."""
     # Speed does not depend on the rate, but the codec wants one.
-    with plain() if in_plain_form else contextlib.nullcontext():
-        codec = Codec(model, dtype=dtype, sample_rate=model.config.sample_rate or 44_100)
+    rate = model.config.sample_rate or 44_100
+    codec = Codec(model, dtype=dtype, sample_rate=rate, formulation=formulation)
     stages = {
         "encode": lambda: codec.encode(audio),
         "decode": lambda: codec.decode(latents),
@@ -46,7 +44,8 @@ def codec_contender(
     def device_peak() -> int | None:
         return (device.memory_stats() or {}).get("peak_bytes_in_use") if device.platform != "cpu" else None
 
-    return Contender("earvae-jax, plain" if in_plain_form else "earvae-jax", stages, device_peak)
+    name = "earvae-jax" if formulation == "auto" else f"earvae-jax, {formulation}"
+    return Contender(name, stages, device_peak)
 
 
 def torch_contenders(

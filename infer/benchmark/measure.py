@@ -92,6 +92,7 @@ def measure(
     dtype: str = "float32",
     with_compile: bool = True,
     with_plain: bool = False,
+    formulation: str = "auto",
 ) -> Result:
     """Times encoding, decoding and both, in turns; without torch it measures JAX alone.
 
@@ -100,6 +101,7 @@ def measure(
       seconds: length of the audio, rounded up to whole latents.
       with_compile: whether to measure torch.compile too.
       with_plain: whether to measure the codec in the plain formulation too, which a CPU does not take.
+      formulation: that of the codec which the others are compared with, as `Codec` takes it.
     """
     config = model.config
     ratio = config.downsampling_ratio
@@ -108,9 +110,9 @@ def measure(
     generator = np.random.default_rng(0)
     audio = 0.1 * generator.standard_normal((count * ratio, config.io_channels)).astype(np.float32)
     latents = generator.standard_normal((count, config.latent_dim)).astype(np.float32)
-    contenders = [codec_contender(model, audio, latents, dtype)]
-    if with_plain:
-        contenders.append(codec_contender(model, audio, latents, dtype, in_plain_form=True))
+    contenders = [codec_contender(model, audio, latents, dtype, formulation=formulation)]
+    if with_plain and formulation != "plain":
+        contenders.append(codec_contender(model, audio, latents, dtype, formulation="plain"))
     try:
         contenders += torch_contenders(model, audio, latents, dtype, with_compile=with_compile)
     except UserError as error:

@@ -38,10 +38,22 @@ def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--devices", type=_positive, metavar="N", help="local devices to use; default: all")
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist already")
+    add_formulation_argument(parser)
     parser.add_argument(
         "--compilation-cache",
         metavar="DIR",
         help="folder for compiled programs, or off; default: $EARVAE_CACHE_DIR or the user's cache folder",
+    )
+
+
+def add_formulation_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag that chooses how encoder and decoder are computed."""
+    parser.add_argument(
+        "--formulation",
+        default="auto",
+        choices=("auto", "plain", "chunked", "fused"),
+        help="how encoder and decoder are computed: auto takes the fastest that was measured on this kind of "
+        "device; fused has kernels for GPUs and TPUs that no device has measured",
     )
 
 
@@ -85,7 +97,11 @@ def codec_on(devices: "Sequence[jax.Device]", arguments: argparse.Namespace) -> 
     if arguments.checkpoint is None and demo.MODEL.exists():
         logging.info("%s", _DEMO_MODEL)
     return Codec.load(
-        arguments.checkpoint, dtype=arguments.dtype, batch_size=arguments.batch_size, devices=devices
+        arguments.checkpoint,
+        dtype=arguments.dtype,
+        batch_size=arguments.batch_size,
+        devices=devices,
+        formulation=arguments.formulation,
     )
 
 

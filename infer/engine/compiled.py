@@ -32,7 +32,14 @@ class CompiledModel:
     A batch is split over the devices, so its size is a multiple of their number. Each holds all weights.
     """
 
-    def __init__(self, model: EarVAE, *, dtype: str = "float32", devices: Sequence[jax.Device] | None = None):
+    def __init__(
+        self,
+        model: EarVAE,
+        *,
+        dtype: str = "float32",
+        devices: Sequence[jax.Device] | None = None,
+        formulation: str = "auto",
+    ):
         if dtype not in DTYPES:
             raise UserError(f"dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
         self.config = model.config
@@ -41,13 +48,21 @@ class CompiledModel:
         mesh = Mesh(np.asarray(self.devices), ("batch",))
         self._split = NamedSharding(mesh, PartitionSpec("batch"))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
-        formulation = choose_formulation(model.config, self.devices[0].platform, self._dtype)
-        self.encoder_weights, encode = formulation.encoder(model.encoder)
-        self.decoder_weights, decode = formulation.decoder(model.decoder)
+        device = self.devices[0]
+        chosen = choose_formulation(
+            model.config,
+            device.platform,
+            self._dtype,
+            name=formulation,
+            exact=self._precision == "highest",
+            shared_memory=getattr(device, "shared_memory_per_block_optin", None),  # which GPUs have
+        )
+        self.encoder_weights, encode = chosen.encoder(model.encoder)
+        self.decoder_weights, decode = chosen.decoder(model.decoder)
         self.encoder_weights = place(self.encoder_weights, self._everywhere)
         self.decoder_weights = place(self.decoder_weights, self._everywhere)
-        self.free_padding = formulation.free_padding
-        options = dict(formulation.compiler_options) if formulation.compiler_options else None
+        self.free_padding = chosen.free_padding
+        options = dict(chosen.compiler_options) if chosen.compiler_options else None
         self._encode = jax.jit(
             self._each_device(mesh, functools.partial(self._encode_windows, encode)), compiler_options=options
         )

@@ -50,6 +50,7 @@ class Engine:
         window_sizes: Sequence[int] | None = None,
         model_fingerprint: str | None = None,
         model_name: str = "",
+        formulation: str = "auto",
     ):
         rate = sample_rate or model.config.sample_rate
         if rate is None:
@@ -58,7 +59,7 @@ class Engine:
         self.sample_rate: int = rate
         self.fingerprint = model_fingerprint or fingerprint(named_arrays(model))
         self.name = model_name
-        self.compiled = CompiledModel(model, dtype=dtype, devices=devices)
+        self.compiled = CompiledModel(model, dtype=dtype, devices=devices, formulation=formulation)
         contexts = encoder_context(model.config), decoder_context(model.config)
         window_sizes = window_sizes or sizes_for(*contexts)
         self.encoder_tiling, self.decoder_tiling = (

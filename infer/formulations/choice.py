@@ -1,13 +1,12 @@
 """Chooses a way to compute encoder and decoder over windows; all give the same numbers up to rounding."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
+from earvae_jax.errors import UserError
 from earvae_jax.infer.formulations.chunked import ChunkedFormulation, supports
 from earvae_jax.infer.formulations.laid_out import LaidOutFormulation
 from earvae_jax.model.config import ModelConfig
@@ -24,7 +23,7 @@ _MIN_CHUNKED_WIDTH = 64
 
 _GPUS = ("gpu", "cuda", "rocm")
 
-_PLAIN: ContextVar[bool] = ContextVar("plain", default=False)
+NAMES = ("auto", "plain", "chunked", "fused")
 
 
 class Formulation(Protocol):
@@ -57,24 +56,66 @@ class PlainFormulation:
         return _pure(decoder)
 
 
-def choose_formulation(config: ModelConfig, platform: str, dtype: str) -> Formulation:
-    """The fastest formulation that the config allows on this kind of device."""
-    if _PLAIN.get():
+def choose_formulation(
+    config: ModelConfig,
+    platform: str,
+    dtype: str,
+    *,
+    name: str = "auto",
+    exact: bool = True,
+    shared_memory: int | None = None,
+) -> Formulation:
+    """The formulation of this name; "auto" is the fastest that was measured on this kind of device.
+
+    Args:
+      config: the model's.
+      platform: "cpu", "gpu" or "tpu".
+      dtype: type of the activations.
+      name: one of `NAMES`.
+      exact: whether products of float32 must not be rounded.
+      shared_memory: bytes that a program of a GPU's grid may take, if the device tells.
+
+    Raises:
+      UserError: this formulation cannot run here.
+    """
+    if name == "plain":
         return PlainFormulation()
+    if name == "chunked":
+        return _chunked(config, platform, dtype)
+    if name == "fused":
+        return _fused(config, platform, dtype, exact, shared_memory)
+    if name != "auto":
+        raise UserError(f"formulation {name!r}: choose one of {', '.join(NAMES)}")
+    # The fused one is not among them: no card has measured it.
     narrow = min(config.encoder.channels, config.decoder.channels) < _MIN_CHUNKED_WIDTH
     if platform == "cpu" and dtype == "float32" and supports(config) and not narrow:
         return ChunkedFormulation(config)
     return LaidOutFormulation(dtype) if platform in _GPUS else PlainFormulation()
 
 
-@contextlib.contextmanager
-def plain() -> Iterator[None]:
-    """A codec made inside takes the plain formulation on CPUs too: to measure what the other is worth."""
-    token = _PLAIN.set(True)
-    try:
-        yield
-    finally:
-        _PLAIN.reset(token)
+def _chunked(config: ModelConfig, platform: str, dtype: str) -> Formulation:
+    if platform != "cpu":
+        raise UserError(f"the chunked formulation is for CPUs, and this is a {platform.upper()}: use auto")
+    if dtype != "float32":
+        raise UserError(f"the chunked formulation computes in float32, not {dtype}: use auto")
+    if not supports(config):
+        raise UserError(
+            "the chunked formulation takes models with snakes, even strides and transposed convolutions, and "
+            "without antialiased activations; this is another: use auto"
+        )
+    return ChunkedFormulation(config)
+
+
+def _fused(
+    config: ModelConfig, platform: str, dtype: str, exact: bool, shared_memory: int | None
+) -> Formulation:
+    if platform == "gpu" and dtype == "float32" and exact:
+        # Without tensor cores arithmetic is the limit, and the kernels would gain nothing.
+        raise UserError("the fused formulation rounds products on a GPU: use it with tf32 or bfloat16")
+    # Here, since Pallas takes a while to import and few ask for it.
+    from earvae_jax.infer.formulations.fused.formulation import FusedFormulation
+
+    return FusedFormulation(config, platform, dtype, shared_memory=shared_memory)
 
 
 def _pure(module: nnx.Module) -> tuple[PyTree, Half]:

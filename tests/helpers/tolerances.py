@@ -98,3 +98,11 @@ REMATERIALIZED = 1e-5
 # The same products summed in another order, relative to the peak: up to 25·40 of them for a value, as many as
 # the plane has bins for the kernel's gradient.
 PLANE_CONVOLUTION = 1e-5
+
+# A level of fused units, relative to its peak: sums of up to 7·16 products in float32 in another order, three
+# times one after the other; 1e-6 is reached.
+FUSED = 5e-6
+
+# The same in bfloat16, whose rounding is 2⁻⁹ of a value: both sides round six to twelve times on the way, in
+# different places, and later units and snakes pass it on. How near each comes to float64 is the sharper test.
+FUSED_BFLOAT16 = 2e-2

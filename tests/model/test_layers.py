@@ -13,7 +13,7 @@ from earvae_jax.model import layers
 from earvae_jax.model.antialias import AntialiasedActivation
 from earvae_jax.model.convolution import conv1d, conv_transpose1d, weight_norm
 from earvae_jax.model.layers import Extent
-from earvae_jax.model.snake import sin_squared
+from earvae_jax.model.snake import sin_squared, sin_squared_in_kernels
 
 
 def noise(*shape, seed=0):
@@ -62,6 +62,14 @@ def test_conv_transpose1d_is_torchs_for_any_stride_and_width(stride, width, leng
     actual = conv_transpose1d(*arrays, stride=stride, padding=padding)
     assert actual.shape[1] == whole - 2 * padding
     np.testing.assert_allclose(actual, expected, atol=CONVOLUTION)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=64, max_size=64))
+def test_sin_squared_in_kernels_is_as_accurate(values):
+    x = np.asarray(values, np.float32)
+    expected = np.sin(np.float64(x)) ** 2
+    np.testing.assert_allclose(sin_squared_in_kernels(x), expected, rtol=0, atol=SIN_SQUARED)
 
 
 VALUE_AND_SLOPE = jax.jit(jax.vmap(jax.value_and_grad(sin_squared)))

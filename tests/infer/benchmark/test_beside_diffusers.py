@@ -13,9 +13,9 @@ from earvae_jax import checkpoints
 from earvae_jax.convert import to_torch
 from earvae_jax.errors import UserError
 from earvae_jax.infer.benchmark import beside_diffusers, one_process
+from earvae_jax.infer.benchmark.models import named_model
 from earvae_jax.infer.benchmark.one_process import OURS, WHOLE
 from earvae_jax.infer.benchmark.one_process import TILED as IN_TILES
-from earvae_jax.infer.benchmark.models import named_model
 
 CONFIG = small_models.config((8, 8), channels=8, latent_dim=4, tied_activations=False, std_offset=1e-4)
 

@@ -1,6 +1,8 @@
 """The fast formulation for CPUs computes what the modules do, over any extent, batch and chunk."""
 
+import argparse
 import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -15,12 +17,15 @@ from hypothesis import strategies as st
 from places import HELPERS
 from tolerances import TILED, TOOM_COOK
 
+from earvae_jax.errors import UserError
 from earvae_jax.infer.formulations import toom_cook
-from earvae_jax.infer.formulations.choice import PlainFormulation, choose_formulation, plain
+from earvae_jax.infer.formulations.choice import NAMES, PlainFormulation, choose_formulation
 from earvae_jax.infer.formulations.chunked import ChunkedFormulation
 from earvae_jax.infer.formulations.laid_out import LaidOutFormulation
 from earvae_jax.model.layers import Extent
 
+MODULES = {name: f"earvae_jax.infer.commands.{name}" for name in ("encode", "decode", "reconstruct")}
+MODULES["benchmark"] = "earvae_jax.infer.benchmark.command"
 LATENTS, BATCH = 24, 3
 CONFIGS = {
     "usual": small_models.config((2, 4), channels=8),
@@ -123,8 +128,7 @@ def test_toom_cook_is_the_convolution(dilation, steps, extra):
 def test_choice():
     wide = small_models.config((2, 4), channels=128)
     assert isinstance(choose_formulation(wide, "cpu", "float32"), ChunkedFormulation)
-    with plain():
-        assert isinstance(choose_formulation(wide, "cpu", "float32"), PlainFormulation)
+    assert isinstance(choose_formulation(wide, "cpu", "float32", name="plain"), PlainFormulation)
     for case in ((wide, "gpu", "float32"), (small_models.config((2, 4), channels=8), "cuda", "bfloat16")):
         assert isinstance(choose_formulation(*case), LaidOutFormulation), case
     others = [
@@ -181,13 +185,38 @@ def test_laid_out_weights_are_neither_transposed_nor_cast_at_a_call(half):
     assert casts[0] - casts[1] >= len(kernels) + len(biases)
 
 
+@pytest.mark.parametrize(
+    ("case", "word"),
+    [
+        ((small_models.config((2, 4), channels=128), "gpu", "float32"), "for CPUs, and this is a GPU"),
+        ((small_models.config((2, 4), channels=128), "cpu", "bfloat16"), "float32, not bfloat16"),
+        ((small_models.config((2, 3), channels=128), "cpu", "float32"), "even strides"),
+    ],
+)
+def test_what_the_chunked_one_cannot_run(case, word):
+    with pytest.raises(UserError, match=word):
+        choose_formulation(*case, name="chunked")
+
+
+def test_names():
+    wide = small_models.config((2, 4), channels=128)
+    with pytest.raises(UserError, match="choose one of auto, plain, chunked, fused"):
+        choose_formulation(wide, "cpu", "float32", name="fast")
+    narrow = small_models.config((2, 4), channels=8)
+    assert isinstance(choose_formulation(narrow, "cpu", "float32", name="chunked"), ChunkedFormulation)
+    for command in ("encode", "decode", "reconstruct", "benchmark"):
+        parser = argparse.ArgumentParser()
+        importlib.import_module(MODULES[command]).add_arguments(parser)
+        (flag,) = (action for action in parser._actions if "--formulation" in action.option_strings)
+        assert flag.choices == NAMES, f"{command} knows others"
+
+
 _ON_A_MESH = """
 import jax, numpy as np, small_models
 from earvae_jax.infer.engine.compiled import CompiledModel
 from earvae_jax.infer.formulations.chunked import ChunkedFormulation
-from earvae_jax.infer.formulations.laid_out import LaidOutFormulation
 import earvae_jax.infer.engine.compiled as compiled
-compiled.choose_formulation = lambda config, platform, dtype: ChunkedFormulation(config, chunk=40)
+compiled.choose_formulation = lambda config, *_, **__: ChunkedFormulation(config, chunk=40)
 config = small_models.config((2,), channels=8)
 model = small_models.model(config)
 audio = np.random.default_rng(0).standard_normal((2, 96, 2)).astype(np.float32)
