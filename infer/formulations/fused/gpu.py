@@ -93,7 +93,7 @@ def run_units(
     interpret: bool = False,
 ) -> Float[Array, "B T C"]:
     """The units one after the other, then the snake `after`, if there is one; zero outside the extent."""
-    run = functools.partial(_run_unit, shared_memory=shared_memory, interpret=interpret)
+    run = functools.partial(run_unit, shared_memory=shared_memory, interpret=interpret)
     extent = Extent(jnp.maximum(extent.start, 0), jnp.minimum(extent.stop, x.shape[1]))
     active = snake(x, *units[0].first)
     for unit, following in itertools.pairwise(units):
@@ -101,7 +101,7 @@ def run_units(
     return run(active, x, units[-1], after, extent, both=False)[0]
 
 
-def _run_unit(
+def run_unit(
     active: Float[Array, "B T C"],
     x: Float[Array, "B T C"],
     unit: UnitWeights,
@@ -130,7 +130,7 @@ def _run_unit(
         in_specs=[number, number, of_window, of_window, *whole],
         out_specs=[of_window] * outputs,
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype)] * outputs,
-        cost_estimate=cost_of_unit(x, read=2, written=outputs),
+        cost_estimate=cost_of_unit(x, passes=2 + outputs),
         compiler_params=triton.CompilerParams(num_warps=tiling.warps, num_stages=stages),
         interpret=interpret,
         name=f"residual_unit_{channels}",

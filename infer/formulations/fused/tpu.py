@@ -44,6 +44,11 @@ STEPS = {128: 512, 256: 512, 384: 256, 512: 256}  # M, by channels: whole lanes 
 _VMEM = 64 << 20  # bytes that a kernel may take; a v5e's core has twice as many
 
 
+def passes(channels: int) -> float:
+    """How often a unit reads or writes its activation, with what tiles share."""
+    return 2 + 2 * HALO / STEPS[channels]
+
+
 def takes(channels: int, dtype: jnp.dtype) -> bool:
     """Whether there is a kernel for units of this width."""
     return channels in STEPS
@@ -59,11 +64,11 @@ def run_units(
 ) -> Float[Array, "B T C"]:
     """The units one after the other, then the snake `after`, if there is one; zero outside the extent."""
     for unit in units[:-1]:
-        x = _run_unit(x, unit, None, extent, last=False, interpret=interpret)
-    return _run_unit(x, units[-1], after, extent, last=True, interpret=interpret)
+        x = run_unit(x, unit, None, extent, last=False, interpret=interpret)
+    return run_unit(x, units[-1], after, extent, last=True, interpret=interpret)
 
 
-def _run_unit(
+def run_unit(
     x: Float[Array, "B T C"],
     unit: UnitWeights,
     after: SnakeWeights | None,
@@ -72,6 +77,7 @@ def _run_unit(
     last: bool,
     interpret: bool,
 ) -> Float[Array, "B T C"]:
+    """A unit's output, or the snake `after` of it; zero outside the extent if it is the `last` of a level."""
     batch, length, channels = x.shape
     steps = STEPS[channels]
     halos, count = steps // HALO, pl.cdiv(length, HALO)
@@ -86,7 +92,7 @@ def _run_unit(
         return window, jnp.minimum((place + 1) * halos, count - 1), 0
 
     snakes = [*unit.first, *unit.second, *(after or ())]
-    rows = jnp.stack([unit.wide_bias, unit.bias, *snakes])  # one block of memory for what is small
+    vectors = jnp.stack([unit.wide_bias, unit.bias, *snakes])
     numbers = pl.BlockSpec(memory_space=tpu.SMEM)
     once = pl.Buffered(1)
     return pl.pallas_call(
@@ -100,25 +106,25 @@ def _run_unit(
             pl.BlockSpec((None, HALO, channels), behind),
             pl.BlockSpec(unit.wide.shape, lambda *_: (0, 0, 0), pipeline_mode=once),
             pl.BlockSpec(unit.pointwise.shape, lambda *_: (0, 0), pipeline_mode=once),
-            pl.BlockSpec(rows.shape, lambda *_: (0, 0), pipeline_mode=once),
+            pl.BlockSpec(vectors.shape, lambda *_: (0, 0), pipeline_mode=once),
         ],
         out_specs=pl.BlockSpec((None, steps, channels), tile),
         out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
         scratch_shapes=[tpu.VMEM((HALO + steps + HALO, channels), jnp.float32)],
-        cost_estimate=cost_of_unit(x, read=1, written=1),
+        cost_estimate=cost_of_unit(x, passes=passes(channels)),
         compiler_params=tpu.CompilerParams(
             dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=_VMEM
         ),
         interpret=interpret,
         name=f"residual_unit_{channels}",
-    )(extent.start, extent.stop, x, x, x, unit.wide, unit.pointwise, rows)
+    )(extent.start, extent.stop, x, x, x, unit.wide, unit.pointwise, vectors)
 
 
-def _kernel(start, stop, before, x, behind, wide, pointwise, rows, out, active, *, dilation, length, last):
+def _kernel(start, stop, before, x, behind, wide, pointwise, vectors, out, active, *, dilation, length, last):
     window, place = pl.program_id(0), pl.program_id(1)
     steps, dtype = x.shape[0], x.dtype
     precision = precision_of(dtype)
-    wide_bias, bias, *snakes = (rows[index] for index in range(rows.shape[0]))
+    wide_bias, bias, *snakes = (vectors[index] for index in range(vectors.shape[0]))
     first, second, after = snakes[:2], snakes[2:4], snakes[4:]
     low, high = jnp.maximum(start[window], 0), jnp.minimum(stop[window], length)
 

@@ -69,12 +69,12 @@ def precision_of(dtype: jnp.dtype) -> jax.lax.Precision | None:
     return None if dtype == np.float32 else jax.lax.Precision.DEFAULT
 
 
-def cost_of_unit(x: Float[Array, "B T C"], *, read: int, written: int) -> pl.CostEstimate:
-    """What XLA cannot see of a unit that reads and writes its activation so many times."""
+def cost_of_unit(x: Float[Array, "B T C"], *, passes: float) -> pl.CostEstimate:
+    """What XLA cannot see of a unit that makes so many passes over its activation."""
     taps, channels = RESIDUAL_WIDTH + 1, x.shape[2]
-    moved = (read + written) * x.size + taps * channels * channels
+    moved = passes * x.size + taps * channels * channels
     return pl.CostEstimate(
-        flops=2 * taps * channels * x.size, bytes_accessed=moved * x.dtype.itemsize, transcendentals=0
+        flops=2 * taps * channels * x.size, bytes_accessed=int(moved * x.dtype.itemsize), transcendentals=0
     )
 
 
