@@ -57,9 +57,8 @@ def conv_transpose1d(
 
     In two steps, so that weights that never change take the first only once.
     """
-    return upsampled_by_phases(
-        x, phases_of(kernel, stride), bias, width=kernel.shape[0], stride=stride, padding=padding
-    )
+    phases = phases_of(kernel, stride)
+    return cut_upsampled(x, phases, bias, width=kernel.shape[0], stride=stride, padding=padding)
 
 
 def phases_of(kernel: _Kernel, stride: int) -> _Kernel:
@@ -78,7 +77,7 @@ def phases_of(kernel: _Kernel, stride: int) -> _Kernel:
     return phases.reshape(taps, inputs, stride * outputs)
 
 
-def upsampled_by_phases(
+def cut_upsampled(
     x: Float[Array, "B T I"],
     phases: Float[Array, "taps I outputs"],
     bias: Float[Array, " O"] | None,
@@ -89,11 +88,25 @@ def upsampled_by_phases(
     kernel_axes: Literal["WIO", "OWI"] = "WIO",
 ) -> Float[Array, "B T2 O"]:
     """`conv_transpose1d` with the kernel of `phases_of`; `width` is that of the kernel before."""
-    taps = -(-width // stride)
+    length = x.shape[1]
+    y = upsampled(x, phases, stride=stride, kernel_axes=kernel_axes)
+    y = lax.slice_in_dim(y, padding, padding + (length - 1) * stride - 2 * padding + width, axis=1)
+    return y if bias is None else y + bias.astype(x.dtype)
+
+
+def upsampled(
+    x: Float[Array, "B T I"],
+    phases: Float[Array, "taps I outputs"],
+    bias: Float[Array, " O"] | None = None,
+    *,
+    stride: int,
+    kernel_axes: Literal["WIO", "OWI"] = "WIO",
+) -> Float[Array, "B T2 O"]:
+    """`cut_upsampled` with what it cuts off: T2 = (T + taps − 1)·stride."""
     batch, length, _ = x.shape
+    taps = phases.shape[kernel_axes.index("W")]
     # The input is padded beforehand: if a convolution's output is longer than its input, XLA computes the
     # weight gradient a hundred times slower on a CPU.
     x = jnp.pad(x, ((0, 0), (taps - 1, taps - 1), (0, 0)))
-    y = conv1d(x, phases, kernel_axes=kernel_axes).reshape(batch, (length + taps - 1) * stride, -1)
-    y = lax.slice_in_dim(y, padding, padding + (length - 1) * stride - 2 * padding + width, axis=1)
-    return y if bias is None else y + bias.astype(x.dtype)
+    y = conv1d(x, phases, None if bias is None else jnp.tile(bias, stride), kernel_axes=kernel_axes)
+    return y.reshape(batch, (length + taps - 1) * stride, -1)

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
-from earvae_jax.model.convolution import conv1d, phases_of, upsampled_by_phases
+from earvae_jax.model.convolution import conv1d, cut_upsampled, phases_of
 from earvae_jax.model.initial_values import constant
 from earvae_jax.model.layers import Buffer, Conv, ConvTranspose, NearestUpsample, folded
 from earvae_jax.model.oobleck import Decoder, DecoderBlock, Encoder, EncoderBlock, ResidualUnit
@@ -77,7 +77,7 @@ class _LaidOutConvTranspose(_LaidOutConv):
         return phases_of(np.asarray(conv.kernel), conv.stride)
 
     def _convolve(self, x: Float[Array, "B T I"]) -> Float[Array, "B T2 O"]:
-        return upsampled_by_phases(
+        return cut_upsampled(
             x,
             self.outputs_first[...],
             None if self.bias is None else self.bias[...],

@@ -17,7 +17,9 @@ from earvae_jax.infer.formulations.fused import gpu, tpu
 from earvae_jax.infer.formulations.fused.weights import snake_weights, unit_weights
 from earvae_jax.model.antialias import AntialiasedActivation
 from earvae_jax.model.config import ModelConfig
-from earvae_jax.model.layers import Extent, SnakeBeta, folded
+from earvae_jax.model.convolution import upsampled
+from earvae_jax.model.layers import ConvTranspose, Extent, SnakeBeta, folded
+from earvae_jax.model.lengths import upsampled_length
 from earvae_jax.model.oobleck import Decoder, Encoder, ResidualUnit
 
 _KERNELS = {"gpu": gpu, "tpu": tpu}
@@ -129,17 +131,29 @@ def encode(
 def decode(
     decoder: Decoder, x: Float[Array, "B N D"], extent: Extent, level: _Level
 ) -> Float[Array, "B T C"]:
-    """Computes what `Decoder` does, its levels by `level`, each with the activation that begins the next."""
+    """Computes what `Decoder` does, its levels by `level`, each with the activation that begins the next.
+
+    What a transposed convolution gives beyond its window is cut off at the end alone, since each cut copies a
+    level. Until then a level begins `lead` steps before the window.
+    """
     blocks: list[Any]  # as above
     first, *blocks, activation, last, ending = decoder.layers
     before, *behind = [*(block.layers[0] for block in blocks), activation]
+    lead, length = 0, x.shape[1]
     x = extent.keep(_activated(before, first(x, extent), extent))
     for block, after in zip(blocks, behind, strict=True):
         _, upsample, *units = block.layers
-        x = upsample(x)
+        stride, lead = block.stride, lead * block.stride
+        if isinstance(upsample, ConvTranspose):
+            bias = None if upsample.bias is None else upsample.bias[...]
+            x = upsampled(x, upsample.kernel, bias, stride=stride)
+            lead, length = lead + upsample.padding, upsampled_length(length, stride)
+        else:
+            x, length = upsample(x), length * stride
         extent = block.extent_after(extent)
-        x = level(units, after, x, extent)
-    return ending(last(x))
+        inside = Extent(lead + jnp.maximum(extent.start, 0), lead + jnp.minimum(extent.stop, length))
+        x = level(units, after, x, inside)
+    return ending(last(x)[:, lead : lead + length])
 
 
 def _activated(activation: Any, x: Float[Array, "B T C"], extent: Extent) -> Float[Array, "B T C"]:

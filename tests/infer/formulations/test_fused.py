@@ -129,7 +129,8 @@ def test_a_level_is_that_of_the_modules(platform, data):
 CONFIGS = {
     "usual": small_models.config((2, 4), channels=16),
     "untied, without bias": small_models.config((4, 2), channels=16, tied_activations=False, bias=False),
-    "odd, nearest": small_models.config((2, 3), channels=8, use_nearest_upsample=True, final_tanh=True),
+    "odd": small_models.config((3, 5), channels=8, final_tanh=True),
+    "nearest": small_models.config((2, 3), channels=8, use_nearest_upsample=True),
     "antialiased": small_models.config((2, 2), channels=8, antialias_activation=True),
 }
 LATENTS, BATCH = 12, 2
