@@ -61,9 +61,7 @@ class Tiling(NamedTuple):
         return min(4, shared_memory // (size * self.taken * (self.steps + channels)))
 
 
-H100_SHARED_MEMORY = (
-    232_448  # bytes that a program may take; the others' tilings are the same, with fewer stages
-)
+H100_SHARED_MEMORY = 232_448  # bytes that a program of the grid may take
 # By channels and bytes of a number. Registers and shared memory of each: docs/performance.md.
 TILINGS = {
     (16, 2): Tiling(256, 16, 16, 8),

@@ -31,11 +31,6 @@ class UnitWeights(NamedTuple):
     bias: Float[Array, " C"]
     dilation: int
 
-    @property
-    def channels(self) -> int:
-        """Channels of the unit's input and output."""
-        return len(self.bias)
-
 
 def unit_weights(unit: ResidualUnit, dtype: jnp.dtype) -> UnitWeights:
     """The weights of a unit whose activations are snakes; a missing bias is zero."""

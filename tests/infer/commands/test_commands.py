@@ -304,6 +304,8 @@ def test_audio_that_the_model_cannot_hold_fails_its_file_alone(earvae, small_che
         (("reconstruct", "{wav}", "--batch-size", "0"), "is not a positive number"),
         (("reconstruct", "{wav}", "--dtype", "float8"), "invalid choice: 'float8'"),
         (("reconstruct", "{wav}", "--devices", "99", "--checkpoint", "{model}"), "this machine has"),
+        (("reconstruct", "{wav}", "--formulation", "fast"), "invalid choice: 'fast'"),
+        (("reconstruct", "{wav}", "--formulation", "fused", "--checkpoint", "{model}"), "this is a CPU"),
         (("reconstruct", "{wav}", "--nonsense"), "unrecognized arguments: --nonsense"),
         (("reconstruct", "{wav}", "--process-id", "0"), "given together or not at all"),
         (
