@@ -17,7 +17,7 @@ from earvae_jax.infer.formulations.fused import gpu, tpu
 from earvae_jax.infer.formulations.fused.weights import snake_weights, unit_weights
 from earvae_jax.model.antialias import AntialiasedActivation
 from earvae_jax.model.config import ModelConfig
-from earvae_jax.model.convolution import upsampled
+from earvae_jax.model.convolution import phases_of, upsampled
 from earvae_jax.model.layers import ConvTranspose, Extent, SnakeBeta, folded
 from earvae_jax.model.lengths import upsampled_length
 from earvae_jax.model.oobleck import Decoder, Encoder, ResidualUnit
@@ -146,7 +146,7 @@ def decode(
         stride, lead = block.stride, lead * block.stride
         if isinstance(upsample, ConvTranspose):
             bias = None if upsample.bias is None else upsample.bias[...]
-            x = upsampled(x, upsample.kernel, bias, stride=stride)
+            x = upsampled(x, phases_of(upsample.kernel, stride), bias, stride=stride)
             lead, length = lead + upsample.padding, upsampled_length(length, stride)
         else:
             x, length = upsample(x), length * stride
