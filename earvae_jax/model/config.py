@@ -31,10 +31,8 @@ _HIGHEST_RATE = 1_000_000  # Hz
 
 
 def _check_size(name: str, size: int, largest: int) -> None:
-    _check(
-        size is not True and 0 < size <= largest,
-        f"{name} is {_short(size)}, not a number from 1 to {largest}",
-    )
+    fits = size is not True and 0 < size <= largest
+    _check(fits, f"{name} is {_short(size)}, not a number from 1 to {largest}")
 
 
 def _short(number: int) -> str:
@@ -238,11 +236,8 @@ class ModelConfig:
             attention = options.get("attn_kwargs", {})
             _check(isinstance(attention, Mapping), "transformer: attn_kwargs is not an object")
             for name, reason in _UNREACHABLE.items():
-                holders = (options, attention)
-                _check(
-                    not any(holder.get(name) for holder in holders),
-                    f"transformer: {name} is refused: {reason}",
-                )
+                asked = options.get(name) or attention.get(name)
+                _check(not asked, f"transformer: {name} is refused: {reason}")
             values["transformer"] = {
                 key: _without(value, _UNREACHABLE) if key == "attn_kwargs" else value
                 for key, value in _without(options, _UNREACHABLE).items()

@@ -25,7 +25,9 @@ def norm(tree: PyTree) -> Float[Array, ""]:
 def clip_by_norm(largest: float) -> optax.GradientTransformationExtraArgs:
     """`optax.clip_by_global_norm` for a caller that knows the norm: `update(..., norm=norm)`."""
 
-    def update(updates: PyTree, state: optax.EmptyState, params: PyTree = None, *, norm: Array, **_: Any):
+    def update(
+        updates: PyTree, state: optax.OptState, params: PyTree = None, *, norm: Array, **_: Any
+    ) -> tuple[PyTree, optax.OptState]:
         del params
         return jax.tree.map(lambda x: jnp.where(norm < largest, x, x / norm * largest), updates), state
 
