@@ -42,6 +42,17 @@ _STAGES = ("encode", "decode")
 _SETTLE = 0.25  # seconds: torch's threads spin for so long after their work
 _PART_OF_MEMORY = 0.6  # that a process may take
 _STRETCH = 256  # latents, where the whole file cannot be had
+_COLUMNS = (
+    "stage",
+    "contender",
+    "median s (range)",
+    "processor s",
+    "× real time",
+    "time / ours",
+    "peak MB",
+    "length",
+    "distance",
+)
 _OFF = 1e-3  # of the peak: what is further off is no rounding
 
 
@@ -50,6 +61,7 @@ class Measured:
     """One contender on one stage and length."""
 
     seconds: list[float] = dataclasses.field(default_factory=list)  # of each turn
+    processors: list[float] = dataclasses.field(default_factory=list)  # seconds of all cores, of each turn
     peak: int | None = None  # bytes
     failed: str | None = None  # why it could not
     output: np.ndarray | None = None
@@ -121,8 +133,8 @@ class Measurement:
             "",
             f"{seconds:.1f} s of audio, {self._latents} latents, {repeats} turns",
             "",
-            "| stage | contender | median s (range) | × real time | time / ours | peak MB | length | Δ |",
-            "|---|---|---|---|---|---|---|---|",
+            f"| {' | '.join(_COLUMNS)} |",
+            "|---" * len(_COLUMNS) + "|",
         ]
         notes = []
         with self._processes() as calls:
@@ -131,7 +143,8 @@ class Measurement:
                 distance = self._distances(calls, stage, rows)
                 for name, row in rows.items():
                     if row.failed is not None:
-                        lines.append(f"| {stage} | {name} | does not fit | | | | | |")
+                        cells = [stage, name, "does not fit", *[""] * (len(_COLUMNS) - 3)]
+                        lines.append(f"| {' | '.join(cells)} |")
                         notes.append(f"{name}, {stage}: {row.failed}")
                         continue
                     ratios = [a / b for a, b in zip(row.seconds, rows[OURS].seconds, strict=True)]
@@ -139,7 +152,8 @@ class Measurement:
                     median = statistics.median(row.seconds)
                     peak = "" if row.peak is None else f"{row.peak / 1e6:.0f}"
                     lines.append(
-                        f"| {stage} | {name} | {median:.2f} ({times}) | {seconds / median:.2f} | "
+                        f"| {stage} | {name} | {median:.2f} ({times}) | "
+                        f"{statistics.median(row.processors):.2f} | {seconds / median:.2f} | "
                         f"{statistics.median(ratios):.2f} | {peak} | {distance[name]} |"
                     )
         return "\n".join([*lines, *([""] if notes else []), *notes, ""])
@@ -201,6 +215,7 @@ class Measurement:
                 row.failed = said.get("failed")
                 if row.failed is None:
                     row.seconds.append(said["seconds"])
+                    row.processors.append(said["processors"])
                     row.peak = max(row.peak or 0, said["peak"] or 0) or None
                     row.output = np.load(output)
         if rows[OURS].failed is not None:

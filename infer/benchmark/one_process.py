@@ -45,22 +45,23 @@ def answer(stages: Mapping[str, Stage], stage: str, given: str, output: str | No
     """Runs a stage on the array in a file, and writes its output to another.
 
     Returns:
-      The seconds it took and the most memory that the process held; or, as "failed", why it could not.
+      The seconds it took, those of all processors, and the most memory that the process held; or why it
+      could not, as "failed".
     """
     values = np.load(given)
     try:
         stages[stage].prepare(values)
         machine.release_freed_memory()
         known = machine.reset_peak_memory()
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         result = stages[stage].run(values)
-        seconds = time.perf_counter() - started
+        seconds, processors = time.perf_counter() - started, time.process_time() - worked
         peak = machine.peak_memory() if known else None
     except (MemoryError, RuntimeError) as error:  # torch says in a RuntimeError that it got no memory
         return {"failed": (str(error).strip().splitlines() or [type(error).__name__])[0]}
     if output is not None:
         np.save(output, result)
-    return {"seconds": seconds, "peak": peak}
+    return {"seconds": seconds, "processors": processors, "peak": peak}
 
 
 def _say(values: Mapping[str, Any]) -> None:
