@@ -9,8 +9,7 @@ import small_training
 
 from earvae_jax.errors import UserError
 from earvae_jax.model.config import TransformerConfig
-from earvae_jax.train.command import _config
-from earvae_jax.train.config import BUNDLED, TrainConfig
+from earvae_jax.train.config import BUNDLED, TrainConfig, bundled_or_file
 
 
 @pytest.fixture
@@ -208,7 +207,7 @@ def test_an_unknown_config_names_the_bundled_ones():
     with pytest.raises(
         UserError, match=r"train_45k\.json: no such config file; the bundled ones are .*train_44k\.json"
     ):
-        _config("train_45k.json", [])
+        bundled_or_file("train_45k.json")
 
 
 # What changes neither the data trained on nor the training.

@@ -180,8 +180,14 @@ def test_tensorboard_holds_scalars_audio_and_pictures(finished):
 
 
 def test_bundled_configs_are_valid():
-    from earvae_jax.train.command import _config
+    from earvae_jax.train.config import TrainConfig, bundled_or_file
 
-    for name in ("train_44k.json", "train_48k.json", "train_demo.json"):
-        config = _config(name, [])
+    for name in (
+        "train_44k.json",
+        "train_48k.json",
+        "train_demo.json",
+        "train_ace_step.json",
+        "train_stable_audio_open.json",
+    ):
+        config = TrainConfig.from_json(bundled_or_file(name), [])
         assert config == type(config).from_dict(config.to_dict())

@@ -181,6 +181,7 @@ def test_milestones_are_where_a_schedule_turns():
 
 
 def test_clipping_scales_the_whole_gradient():
+    from earvae_jax.train.step.norms import norm
     from earvae_jax.train.step.optimizer import build_optimizer
 
     config = OptimizerConfig(learning_rate=1.0, clip_norm=1.0, warmup=0.0)
@@ -191,5 +192,5 @@ def test_clipping_scales_the_whole_gradient():
     updates = []
     for chosen, given in ((config, gradient), (free, clipped)):
         optimizer = build_optimizer(chosen, 10)
-        updates.append(optimizer.update(given, optimizer.init(zeros), zeros)[0])
+        updates.append(optimizer.update(given, optimizer.init(zeros), zeros, norm=norm(given))[0])
     same(*updates, 1e-7)
