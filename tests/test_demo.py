@@ -37,7 +37,7 @@ def test_reconstruct_without_arguments_says_what_it_did(earvae, tmp_path, monkey
     text = "\n".join(lines)
     assert status == 0, text
     assert "bundled clip" in text and "bundled demo model" in text
-    assert "earvae convert from-torch hf://" in text  # where real quality comes from
+    assert "--checkpoint ear-vae-44k" in text  # where real quality comes from
     original, rate = read(demo.CLIP)
     result, result_rate = read(tmp_path / "results" / "demo_clip.wav")
     assert result.shape == original.shape and result_rate == rate == 44_100
