@@ -67,7 +67,7 @@ class Report:
             *(_row(program) for program in self._programs),
             "",
             *(f"{each['name']}: {each['problem']}" for each in self._programs if each["problem"]),
-            *self._loops(),
+            *self._notes(),
             *self._kinds(),
             f"floor of all runs together: {_duration(self._floor_of_all_runs())}",
             self._memory_line(),
@@ -120,13 +120,17 @@ class Report:
             "fits": total <= self._usable and not too_large,
         }
 
-    def _loops(self) -> list[str]:
-        """A warning for each program that has loops whose turns the compiler does not know."""
-        return [
-            f"{each['name']}: {each['unknown_loops']} loops turn as often as the input says; they count once"
-            for each in self._programs
-            if each.get("unknown_loops")
-        ]
+    def _notes(self) -> list[str]:
+        """What the table has no column for: exchange between devices, and loops of unknown length."""
+        lines = []
+        for each in self._programs:
+            if each.get("exchanged"):
+                lines.append(
+                    f"{each['name']}: moves {each['exchanged'] / 1e9:.2f} GB to exchange with others"
+                )
+            if loops := each.get("unknown_loops"):
+                lines.append(f"{each['name']}: {loops} loops turn as the input says, and count once")
+        return lines
 
     def _kinds(self) -> list[str]:
         """What the program that moves most spends its bytes on."""

@@ -114,11 +114,12 @@ def test_the_largest():
     assert "the search for the largest size stopped: encode 9: did not end in 2 s" in text
 
 
-def test_loops_of_unknown_length_are_told():
+def test_notes():
     made = outcome()
-    made.compiled["decode"]["reading"]["unknown_loops"] = 2
+    made.compiled["decode"]["reading"] |= {"unknown_loops": 2, "exchanged": 1_250_000_000}
     text = Report(H100, made, usable=60 * GB).text()
-    assert "decode: 2 loops turn as often as the input says; they count once" in text
+    assert "decode: 2 loops turn as the input says, and count once" in text
+    assert "decode: moves 1.25 GB to exchange with others" in text
 
 
 def test_a_floor_of_unknown_products_takes_the_slowest_units():
