@@ -81,7 +81,7 @@ def test_windows_give_the_answer_of_the_whole_file(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_jax_is_as_near_to_float64_as_torch(name):
-    """Over 26 latents: of 24k + 1 steps XLA on AVX-512 sums the last in one go, and rounds it ten times as much."""
+    """Over 26 latents: of 24k + 1 steps XLA on AVX-512 rounds the last ten times as much as the others."""
     port = torch_model.build(config(name), to_torch.state_dict(model(name)))
     report = parity.compare(model(name), port, parity.probe_signal(26 * config(name).downsampling_ratio, 2))
     assert report.passed, report.table()
