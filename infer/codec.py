@@ -22,6 +22,7 @@ from earvae_jax.infer.inputs.audio import AudioInput, audio_input
 from earvae_jax.infer.inputs.latents import LatentInput, latent_input
 from earvae_jax.infer.inputs.listed import Listed
 from earvae_jax.infer.latents import Latents
+from earvae_jax.infer.streaming import Stream
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.system.compilation_cache import enable_compilation_cache
@@ -174,6 +175,15 @@ class Codec:
 
         inputs = self._audio_inputs(audio, sample_rate)
         return self._results(inputs, task)
+
+    def stream(self, *, block: int = 8, past: int = 256, future: int = 8) -> Stream:
+        """Begins to encode and decode a piece of audio block by block as it comes; see `Stream`.
+
+        Args:
+          block: latents computed together: more are faster and wait longer.
+          past, future: latents that a model's transformer sees before and after a block.
+        """
+        return Stream(self.engine, block=block, past=past, future=future)
 
     def run(self, tasks: Iterable[Task], done: Callable[[int, UserError | None], None]) -> None:
         """Runs many tasks: windows of different files share batches; reading and writing overlap computing.
