@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import logging
 
-from earvae_jax import known_models
+from earvae_jax import checkpoints, known_models
 from earvae_jax.borders import explaining, shown
 from earvae_jax.convert import from_torch, sources
 from earvae_jax.errors import UserError
@@ -32,6 +32,8 @@ def checkpoint_of(source: str | Path) -> Path:
         return _of_known(known)
     name = address(source) or source
     found = sources.locate(source)
+    if found.is_remote and checkpoints.is_checkpoint(found.weights):
+        return found.weights  # as `earvae push` uploads them
     checkpoint = _place(found.weights.stem, _state(found))
     if checkpoint.is_file():
         return checkpoint

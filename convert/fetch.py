@@ -144,9 +144,7 @@ def _why_not(error: Exception, remote: HubAddress) -> str:
     """Why a file that the cache lacks cannot be had."""
     from huggingface_hub import errors
 
-    cause = error.__cause__ or error
-    answers = (getattr(each, "response", None) for each in (error, cause))
-    status = next((answer.status_code for answer in answers if answer is not None), None)
+    cause, status = error.__cause__ or error, http_status(error)
     if status in _REFUSALS:
         return (
             f"the Hugging Face Hub refuses {remote.repo} (HTTP {status}): if it is gated, accept its licence "
@@ -163,6 +161,12 @@ def _why_not(error: Exception, remote: HubAddress) -> str:
         f"the Hugging Face Hub cannot be reached ({said}), and {file} is not in its cache: "
         "download it elsewhere and pass its path"
     )
+
+
+def http_status(error: Exception) -> int | None:
+    """With what the Hub answered, if it did."""
+    answers = (getattr(each, "response", None) for each in (error, error.__cause__))
+    return next((answer.status_code for answer in answers if answer is not None), None)
 
 
 def folder_of(path: str) -> str:

@@ -57,6 +57,7 @@ NOT_RUN = {
     r"^earvae benchmark": "it measures the full-size model for minutes",
     r"^python -m earvae_jax\.infer\.benchmark\.": "it measures the full-size model for an hour",
     r"^earvae .*--coordinator": "it waits for the other process",
+    r"^earvae push": "it uploads to somebody's repository",
     r"--compile-for": "it needs a compiler for GPUs or TPUs; tests/targets compiles",
     r"^python -m earvae_jax\.train\.studies\.": "it trains or measures for many minutes",
     r"^python -m tests\.fuzz": "thousands of cases; test_fuzz.py runs some",

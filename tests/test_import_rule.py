@@ -33,6 +33,7 @@ ALLOWED = {
     "convert.foreign": "",
     "convert.torch_port": "",
     "convert.parity": "convert convert.foreign convert.torch_port",
+    "convert.push": "convert",
     "infer": "infer.engine infer.inputs infer.latents",
     "infer.formulations": "",
     "infer.latents": "",

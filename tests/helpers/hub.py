@@ -1,9 +1,11 @@
 """A small stand-in for the Hugging Face Hub."""
 
+import base64
 import contextlib
 import http.server
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -14,7 +16,7 @@ GATED: Answer = (401, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access i
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """Serves the files of repositories; those that are gated to who shows the token."""
+    """Serves the files of repositories; writing, and those that are gated, need the token."""
 
     repositories: dict[str, dict[str, bytes]]
     gated: frozenset[str]
@@ -48,6 +50,34 @@ class Hub(http.server.BaseHTTPRequestHandler):
             return self.reply(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": "a" * 40}, b"")
         headers = {"X-Repo-Commit": "a" * 40, "ETag": f'"{abs(hash((repo, name)))}"'}
         return self.reply(200, headers, files[name], with_body)
+
+    def do_POST(self):
+        """What uploads ask for: a repository, whether files are large (none is), a commit."""
+        type(self).requests.append(self.path)
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Authorization", "").removeprefix("Bearer ") != TOKEN:
+            return self.reply(401, {"X-Error-Message": "Invalid username or password."}, b"")
+        *_, repo, what = re.fullmatch(r"/api(/models/([^/]+/[^/]+))?/(.*)", self.path).groups()
+        if what == "validate-yaml":
+            return self.reply_json({"errors": [], "warnings": []})
+        if what == "repos/create":
+            asked = json.loads(content)
+            repo = f"{asked.get('organization') or 'somebody'}/{asked['name']}"
+            status = 409 if repo in self.repositories else 200
+            self.repositories.setdefault(repo, {})
+            return self.reply_json({"url": f"https://huggingface.co/{repo}"}, status)
+        if what.startswith("preupload/"):
+            modes = [{"path": file["path"], "uploadMode": "regular"} for file in json.loads(content)["files"]]
+            return self.reply_json({"files": [mode | {"shouldIgnore": False} for mode in modes]})
+        for line in map(json.loads, content.splitlines()):
+            if line["key"] == "file":
+                self.repositories[repo][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        return self.reply_json(
+            {"commitUrl": f"https://huggingface.co/{repo}/commit/{'a' * 40}", "commitOid": "a" * 40}
+        )
+
+    def reply_json(self, values, status=200):
+        self.reply(status, {"Content-Type": "application/json"}, json.dumps(values).encode())
 
     def reply(self, code, headers, body, with_body=True):
         self.send_response(code)

@@ -1,0 +1,1 @@
+"""Publishes a checkpoint on the Hugging Face Hub: `earvae push`."""
