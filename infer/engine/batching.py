@@ -55,13 +55,21 @@ class Batcher:
         start, stop = np.zeros(count, np.int32), np.zeros(count, np.int32)
         start[: len(batch)] = [waiting.cut.start for waiting in batch]
         stop[: len(batch)] = [waiting.cut.stop for waiting in batch]
-        self._running.append((batch, self._run(values, start, stop)))
+        results = self._run(values, start, stop)
+        jax.tree.map(_send_home, results)
+        self._running.append((batch, results))
 
     def _finish(self) -> None:
         batch, results = self._running.popleft()
         results = jax.tree.map(np.asarray, results)
         for index, waiting in enumerate(batch):
             waiting.deliver(waiting.cut, jax.tree.map(lambda array, i=index: array[i], results))
+
+
+def _send_home(array: Any) -> None:
+    """Has a device copy its result to the host as soon as it is computed, while the next batch computes."""
+    if isinstance(array, jax.Array):
+        array.copy_to_host_async()
 
 
 def calls_for(windows: int, *, batch_size: int, multiple: int = 1) -> dict[int, int]:

@@ -79,6 +79,11 @@ class CompiledModel:
             self._run_layer = jax.jit(self._transformer_layer, static_argnums=0)
             self._embed = model.transformers.embed
 
+    @property
+    def activation_bytes(self) -> int:
+        """Of one value between the layers."""
+        return jnp.dtype(self._dtype).itemsize
+
     def encode(
         self, audio: Float[np.ndarray, "B T C"], start: Int[np.ndarray, " B"], stop: Int[np.ndarray, " B"]
     ) -> tuple[Float[Array, "B N D"], Float[Array, "B N D"]]:

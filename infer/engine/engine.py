@@ -1,6 +1,7 @@
 """`Engine`: a model's compiled halves, and how files are cut into windows for them."""
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -24,6 +25,12 @@ from earvae_jax.parameters import fingerprint, named_arrays
 from earvae_jax.targets.devices import memory_of
 
 _GIGABYTE = 1 << 30
+_MOST_READERS = 8
+# Compiled for an H100 and an A100, encoder and decoder hold 3.0 to 3.5 arrays of the widest level at once.
+_ALIVE = 4
+# A window of 1024 latents moves 16 GB for 0.15 GB of weights: eight read them once for all, and more of them
+# save nothing but wait longer for each other.
+_MOST_WINDOWS = 8
 
 
 class Engine:
@@ -71,6 +78,16 @@ class Engine:
     def in_flight(self) -> int:
         """Batches that are on the devices at a time: a CPU gains nothing from a second one in memory."""
         return 1 if self.compiled.devices[0].platform == "cpu" else 2
+
+    @property
+    def readers(self) -> int:
+        """Files read at a time: one keeps a CPU busy, an accelerator computes faster than one can be read."""
+        return 1 if self.compiled.devices[0].platform == "cpu" else min(_MOST_READERS, os.cpu_count() or 1)
+
+    @property
+    def windows_ahead(self) -> int:
+        """Windows read before they are asked for: the next batch of an accelerator, two on a CPU."""
+        return 2 if self.compiled.devices[0].platform == "cpu" else max(2, self.batch_size)
 
     def batchers(self) -> tuple[Batcher, Batcher]:
         """Fresh batchers for encoder and decoder."""
@@ -142,11 +159,12 @@ class Engine:
         devices = self.compiled.devices
         if devices[0].platform == "cpu":
             return len(devices)
-        # About eight arrays of the widest level are alive at once; half of the memory is left to XLA.
         widest = max(self.config.encoder.channels, self.config.decoder.channels)
-        window = 8 * 4 * widest * largest_window * self.config.downsampling_ratio
+        window = (
+            _ALIVE * self.compiled.activation_bytes * widest * largest_window * self.config.downsampling_ratio
+        )
         memory = memory_of(devices[0]) or 8 * _GIGABYTE
-        return len(devices) * max(1, min(32, memory // 2 // window))
+        return len(devices) * max(1, min(_MOST_WINDOWS, memory // self.in_flight // window))
 
 
 def _in_words(name: str, model_fingerprint: str) -> str:

@@ -1,5 +1,6 @@
 """Takes files to files: reading, encoding, the transformer, decoding and writing run at the same time."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 from absl import logging
@@ -14,8 +15,6 @@ from earvae_jax.infer.engine.task import Task
 from earvae_jax.infer.engine.threads import prefetched
 from earvae_jax.infer.latents import Latents
 
-_WINDOWS_AHEAD = 2
-
 
 class Pipeline:
     """Runs tasks on an engine; see `Codec.run`."""
@@ -27,7 +26,8 @@ class Pipeline:
 
     def run(self, tasks: Iterable[Task]) -> None:
         """Runs all tasks to their end; an exception leaves no half-written file."""
-        events = prefetched(self._read(tasks), _WINDOWS_AHEAD)
+        readers, ahead = self._engine.readers, self._engine.windows_ahead
+        events = prefetched(itertools.starmap(self._read, enumerate(tasks)), ahead, threads=readers)
         try:
             for number, task, event in events:
                 if number not in self._active:
@@ -43,20 +43,19 @@ class Pipeline:
             for progress in self._active.values():
                 progress.abandon()
 
-    def _read(self, tasks: Iterable[Task]) -> Iterator[tuple[int, Task, Cut | End | Latents | UserError]]:
-        """Runs in the reading thread; opens one task after the other."""
-        for number, task in enumerate(tasks):
-            try:
-                if task.latents is not None:
-                    yield number, task, self._engine.accepted(task.latents(), task.name)
-                else:
-                    for event in self._read_audio(task):
-                        yield number, task, event
-            except UserError as error:
-                yield number, task, error
-            except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this file only
-                logging.debug("%s", task.name, exc_info=True)
-                yield number, task, UserError(explained(error))
+    def _read(self, number: int, task: Task) -> Iterator[tuple[int, Task, Cut | End | Latents | UserError]]:
+        """What one task has to be computed; runs in a reading thread."""
+        try:
+            if task.latents is not None:
+                yield number, task, self._engine.accepted(task.latents(), task.name)
+            else:
+                for event in self._read_audio(task):
+                    yield number, task, event
+        except UserError as error:
+            yield number, task, error
+        except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this file only
+            logging.debug("%s", task.name, exc_info=True)
+            yield number, task, UserError(explained(error))
 
     def _read_audio(self, task: Task) -> Iterator[Cut | End]:
         assert task.audio is not None  # a task without latents has audio

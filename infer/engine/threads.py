@@ -15,13 +15,18 @@ class Abandoned(BaseException):
     """Raised in a writer whose result is no longer needed."""
 
 
-def prefetched(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
-    """Yields the same items; a thread makes up to `depth` of them ahead.
+def prefetched(
+    sources: Iterable[Iterable[Item]], depth: int, *, threads: int = 1
+) -> Generator[Item, None, None]:
+    """Yields the items of all sources; threads make up to `depth` of them ahead.
 
-    An exception in the thread is raised here. Closing this generator ends the thread.
+    Each thread takes one source after the other, so with one thread everything comes in order. With more, the
+    items of a source come in order, between those of others. An exception in a thread is raised here. Closing
+    this generator ends the threads.
     """
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
     stop = threading.Event()
+    remaining, one_at_a_time = iter(sources), threading.Lock()
 
     def put(entry: tuple[Any, BaseException | None]) -> bool:
         while not stop.is_set():
@@ -32,28 +37,37 @@ def prefetched(items: Iterable[Item], depth: int) -> Generator[Item, None, None]
                 continue
         return False
 
+    def next_source() -> Iterable[Item] | None:
+        with one_at_a_time:
+            return next(remaining, None)
+
     def produce() -> None:
         try:
-            for item in items:
-                if not put((item, None)):
-                    return
+            while (source := next_source()) is not None:
+                for item in source:
+                    if not put((item, None)):
+                        return
             put((_END, None))
         except BaseException as error:  # noqa: BLE001 - raised again by the consumer
             put((_END, error))
 
-    thread = threading.Thread(target=produce, name="reader", daemon=True)
-    thread.start()
+    readers = [threading.Thread(target=produce, name=f"reader {n}", daemon=True) for n in range(threads)]
+    for reader in readers:
+        reader.start()
+    running = threads
     try:
-        while True:
+        while running:
             item, error = ready.get()
             if error is not None:
                 raise error
             if item is _END:
-                return
-            yield item
+                running -= 1
+            else:
+                yield item
     finally:
         stop.set()
-        thread.join()
+        for reader in readers:
+            reader.join()
 
 
 class Writer(Generic[Item]):

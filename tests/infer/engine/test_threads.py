@@ -24,7 +24,7 @@ def test_prefetched_keeps_the_order_and_reads_no_further_than_asked():
             made.append(number)
             yield number
 
-    taken = prefetched(items(), 2)
+    taken = prefetched([items()], 2)
     assert next(taken) == 0
     time.sleep(0.05)
     assert len(made) <= 1 + 2 + 1  # taken, waiting, and the one that is being handed over
@@ -36,16 +36,50 @@ def test_prefetched_raises_what_the_source_raises_after_its_items():
         yield 1
         raise KeyError("broken")
 
-    taken = prefetched(items(), 4)
+    taken = prefetched([items()], 4)
     assert next(taken) == 1
     with pytest.raises(KeyError, match="broken"):
         next(taken)
 
 
 def test_closing_ends_an_endless_source():
-    taken = prefetched(itertools.count(), 1)
+    taken = prefetched([itertools.count()], 1)
     assert next(taken) == 0
     taken.close()
+
+
+def test_one_thread_takes_source_after_source():
+    assert list(prefetched([[1, 2], [], [3]], 1)) == [1, 2, 3]
+
+
+def test_several_threads_read_several_sources_at_a_time():
+    both = threading.Barrier(2, timeout=30)  # broken, and raised here, if one source waited for the other
+
+    def items(first):
+        both.wait()
+        yield from range(first, first + 5)
+
+    taken = list(prefetched(map(items, (0, 10)), 1, threads=2))
+    assert sorted(taken) == [*range(5), *range(10, 15)]
+    assert [number for number in taken if number < 10] == list(range(5))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_item_comes_once_whatever_the_number_of_threads(threads):
+    sources = [[(source, item) for item in range(source % 4)] for source in range(20)]
+    taken = list(prefetched(sources, 2, threads=threads))
+    assert sorted(taken) == sorted(itertools.chain(*sources))
+    for source in range(20):
+        assert [item for item in taken if item[0] == source] == sources[source]
+
+
+def test_an_error_in_one_of_several_threads_is_raised_and_ends_the_others():
+    def broken():
+        raise KeyError("broken")
+        yield
+
+    with pytest.raises(KeyError, match="broken"):
+        list(prefetched([itertools.count(), broken()], 1, threads=2))
 
 
 def test_writer_takes_everything_in_order():
