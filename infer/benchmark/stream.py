@@ -57,7 +57,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def rows(codec: Codec, audio: Float[np.ndarray, "T C"], blocks: Sequence[int]) -> Iterator[tuple[str, ...]]:
     """The cells of the table."""
-    whole = codec.reconstruct(audio)
+    whole = np.asarray(codec.reconstruct(audio), np.float64)
     seen = _SEEN if codec.config.transformer is not None else ((0, 0),)
     for block in blocks:
         for past, future in seen:
@@ -66,7 +66,7 @@ def rows(codec: Codec, audio: Float[np.ndarray, "T C"], blocks: Sequence[int]) -
             begin = time.perf_counter()
             made = _fed(codec, audio, block, past, future)
             seconds = time.perf_counter() - begin
-            error = made - np.float64(whole)
+            error = made - whole
             with np.errstate(divide="ignore"):  # no difference at all
                 decibels = 10 * np.log10(np.sum(np.square(whole)) / np.sum(np.square(error)))
             yield (

@@ -7,6 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from earvae_jax.errors import UserError
+from earvae_jax.infer.formulations import rows
 from earvae_jax.infer.formulations.chunked import ChunkedFormulation, supports
 from earvae_jax.infer.formulations.laid_out import LaidOutFormulation
 from earvae_jax.model.config import ModelConfig
@@ -90,6 +91,8 @@ def choose_formulation(
     narrow = min(config.encoder.channels, config.decoder.channels) < _MIN_CHUNKED_WIDTH
     if platform == "cpu" and dtype == "float32" and supports(config) and not narrow:
         return ChunkedFormulation(config)
+    if platform == "tpu" and rows.supports(config):
+        return rows.RowsFormulation(config, dtype)
     return LaidOutFormulation(dtype) if platform in _GPUS else PlainFormulation()
 
 

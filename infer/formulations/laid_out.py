@@ -5,6 +5,7 @@ casts and transposes every kernel and casts every bias at each call: 74 of the 1
 program, and as much memory traffic for a short window as a third of the rest. The arithmetic is the same.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -47,8 +48,8 @@ class _LaidOutConv(Conv):
         self.width, self.stride = conv.width, conv.stride
         self.dilation, self.padding = conv.dilation, conv.padding
         self.is_folded = True
-        self.outputs_first = Buffer(_cast(self._kernel_to_lay_out(conv).transpose(2, 0, 1), dtype))
-        self.bias = None if conv.bias is None else nnx.Param(_cast(np.asarray(conv.bias[...]), dtype))
+        self.outputs_first = Buffer(cast(self._kernel_to_lay_out(conv).transpose(2, 0, 1), dtype))
+        self.bias = None if conv.bias is None else nnx.Param(cast(np.asarray(conv.bias[...]), dtype))
 
     @staticmethod
     def _kernel_to_lay_out(conv: Conv) -> Float[np.ndarray, "K I O"]:
@@ -90,21 +91,32 @@ class _LaidOutConvTranspose(_LaidOutConv):
 
 def laid_out(half: Encoder | Decoder, dtype: np.dtype) -> Encoder | Decoder:
     """The same half for inference, all convolutions laid out."""
+    return replaced_convolutions(half, dtype, _LaidOutConv, _LaidOutConvTranspose)
+
+
+def replaced_convolutions(
+    half: Encoder | Decoder,
+    dtype: np.dtype,
+    conv: Callable[[Conv, np.dtype], Conv],
+    conv_transpose: Callable[[Conv, np.dtype], Conv],
+) -> Encoder | Decoder:
+    """The same half for inference, with other convolutions made of its own."""
     half = folded(half)
+
+    def replaced(layer: Any) -> Any:
+        if not isinstance(layer, Conv):
+            return layer
+        return (conv_transpose if isinstance(layer, ConvTranspose) else conv)(layer, dtype)
+
     for _, module in list(nnx.iter_modules(half)):
         if isinstance(module, NearestUpsample):
-            module.conv = _lay_out(module.conv, dtype)
+            module.conv = replaced(module.conv)
         elif isinstance(module, Encoder | Decoder | EncoderBlock | DecoderBlock | ResidualUnit):
-            layers = [_lay_out(layer, dtype) if isinstance(layer, Conv) else layer for layer in module.layers]
-            module.layers = nnx.List(layers)
+            module.layers = nnx.List(map(replaced, module.layers))
     return half
 
 
-def _lay_out(conv: Conv, dtype: np.dtype) -> _LaidOutConv:
-    kind = _LaidOutConvTranspose if isinstance(conv, ConvTranspose) else _LaidOutConv
-    return kind(conv, dtype)
-
-
-def _cast(array: np.ndarray, dtype: np.dtype) -> Array:
+def cast(array: np.ndarray, dtype: np.dtype) -> Array:
+    """Weights as a device takes them."""
     with np.errstate(all="ignore"):  # weights out of range show in the outputs
         return constant(np.ascontiguousarray(array.astype(dtype)))

@@ -132,7 +132,6 @@ def test_choice():
     for case in ((wide, "gpu", "float32"), (small_models.config((2, 4), channels=8), "cuda", "bfloat16")):
         assert isinstance(choose_formulation(*case), LaidOutFormulation), case
     others = [
-        (wide, "tpu", "float32"),
         (wide, "cpu", "bfloat16"),
         (small_models.config((2, 4), channels=8), "cpu", "float32"),
         (small_models.config((2, 3), channels=128), "cpu", "float32"),
