@@ -87,7 +87,7 @@ def _level(width: int) -> tuple[list[ResidualUnit], SnakeBeta]:
     scale = 1 / np.sqrt(width)
     state = jax.tree.map(lambda a: jnp.asarray(scale * random.uniform(-1, 1, a.shape), a.dtype), state)
     *units, after = folded(nnx.merge(graph, state))
-    return units, after
+    return units, after  # type: ignore[return-value] # nnx.List does not state the types of its items
 
 
 def _extent(x: Float[Array, "B T C"]) -> Extent:

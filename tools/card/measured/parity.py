@@ -121,7 +121,7 @@ def _float64(model: EarVAE, audio: np.ndarray) -> Outputs:
 def _doubles() -> contextlib.AbstractContextManager:
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
-    from jax.experimental import enable_x64  # where older releases have it
+    from jax.experimental import enable_x64  # type: ignore[attr-defined] # where older releases have it
 
     return enable_x64(True)
 

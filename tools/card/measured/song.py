@@ -70,7 +70,8 @@ def busy_seconds(trace: Path) -> tuple[float | None, float | None]:
     planes = sorted(
         (plane for plane in profile.planes if plane.name.startswith("/device:")), key=lambda p: p.name
     )
-    computing, copying = [], []
+    computing: list[tuple[float, float]] = []
+    copying: list[tuple[float, float]] = []
     for plane in planes[:1]:
         for line in plane.lines:
             if "Stream" in line.name or line.name == "XLA Ops":

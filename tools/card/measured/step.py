@@ -77,7 +77,7 @@ def _music(config: TrainConfig) -> np.ndarray:
     """Tones in noise [1, T, 2]: every bin has energy, as the comparison of phases needs."""
     random = np.random.default_rng(0)
     times = np.arange(config.data.crop_samples)[:, None] / config.sample_rate
-    tones = sum(np.sin(2 * np.pi * random.uniform(50, 5000, 2) * times) for _ in range(8))
+    tones = np.sum([np.sin(2 * np.pi * random.uniform(50, 5000, 2) * times) for _ in range(8)], axis=0)
     return (0.05 * tones + 0.02 * random.standard_normal(tones.shape)).astype(np.float32)[None]
 
 
