@@ -21,7 +21,7 @@ from absl import app, flags, logging
 from absl.flags import argparse_flags
 
 from earvae_jax.borders import explained, one_line, reason
-from earvae_jax.errors import UserError
+from earvae_jax.errors import UserError, is_out_of_memory
 from earvae_jax.system.known_faults import keep_transforms_from_hanging
 
 # Each module offers add_arguments(parser) and run(arguments) -> exit status; only run imports what is slow
@@ -79,7 +79,7 @@ def _unforeseen(error: Exception) -> str:
     wanted = os.environ.get("JAX_PLATFORMS")
     if wanted and not _has_devices():  # each version of JAX words this error differently
         return f"JAX finds no device for JAX_PLATFORMS={wanted}: unset it, or install the extra for it"
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return f"out of memory: {reason(error)}; a smaller --batch-size or data.batch_size takes less"
     return f"{text} (unforeseen: EARVAE_DEBUG=1 shows where; please report it)"
 
@@ -116,7 +116,7 @@ def run_program(program: Callable[[], int | None]) -> NoReturn:
     except Exception as error:  # noqa: BLE001 - no user should be left with a traceback
         logging.error("%s", _unforeseen(error))
         logging.debug("", exc_info=True)
-        status = 1 if _is_out_of_memory(error) else 2
+        status = 1 if is_out_of_memory(error) else 2
     except _TerminatedError:
         logging.error("terminated; finished outputs are kept, and the same command continues")
         status = _TERMINATED
@@ -137,11 +137,6 @@ class _TerminatedError(KeyboardInterrupt):
 
 def _terminate(*_: object) -> NoReturn:
     raise _TerminatedError
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, on the host or on a device; for a device XLA raises a RuntimeError."""
-    return isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED")
 
 
 def _is_ours_or_serious(record: LogRecord) -> bool:

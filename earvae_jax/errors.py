@@ -11,6 +11,11 @@ class UserError(ValueError):
     """
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the host or on a device; for a device XLA raises a RuntimeError."""
+    return isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED")
+
+
 def require(module: str, *, extra: str) -> ModuleType:
     """Imports an optional dependency, or raises a `UserError` that names the extra to install."""
     try:

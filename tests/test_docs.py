@@ -29,6 +29,10 @@ from earvae_jax.audio.writer import write
 from earvae_jax.convert import to_torch
 from earvae_jax.model.config import TransformerConfig
 
+sys.path.append(str(ROOT))  # `tools` is no part of the package
+
+from tools.card import __main__ as card
+
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 PAGES = {page.name: page for page in pages.pages()}
@@ -61,6 +65,7 @@ NOT_RUN = {
     r"--compile-for": "it needs a compiler for GPUs or TPUs; tests/targets compiles",
     r"^python -m earvae_jax\.train\.studies\.": "it trains or measures for many minutes",
     r"^python -m tests\.fuzz": "thousands of cases; test_fuzz.py runs some",
+    r"^python -m tools\.card": "it measures for ten minutes; test_card.py runs small parts of it",
 }
 # Programs of others and of the repository that set up or test it: how their words are checked.
 OTHER_PROGRAMS = {
@@ -158,6 +163,8 @@ def run_command(words: list[str], earvae, folder: Path) -> None:
         assert rest[0] == "-m" and why_not_run(words), f"{words}: say in NOT_RUN why this does not run"
         if rest[1] == "tests.fuzz":
             check_fuzz(rest[2:])
+        elif rest[1] == "tools.card":
+            card.arguments(rest[2:])  # ends the process at a wrong flag
         else:
             assert importlib.util.find_spec(rest[1]), words
     else:
@@ -253,6 +260,7 @@ def test_names_in_the_text(name):
             "tests",
             "configs",
             "docs",
+            "tools",
             ".ci",
         )
         assert not rooms or (ROOT / path).exists(), f"{name}: {path} does not exist"
@@ -273,6 +281,10 @@ def known_flags() -> set[str]:
             with contextlib.redirect_stdout(told), pytest.raises(SystemExit):
                 importlib.import_module(f"earvae_jax.{words}").main(["--help"])
             flags |= set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", told.getvalue()))
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told), pytest.raises(SystemExit):
+        card.arguments(["--help"])
+    flags |= set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", told.getvalue()))
     for module, _ in command._SUBCOMMANDS.values():
         parser = argparse.ArgumentParser()
         importlib.import_module(module).add_arguments(parser)

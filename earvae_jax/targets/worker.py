@@ -20,7 +20,7 @@ from typing import Any
 import jax
 
 from earvae_jax.borders import explained, one_line
-from earvae_jax.errors import UserError
+from earvae_jax.errors import UserError, is_out_of_memory
 from earvae_jax.system.compilation_cache import OFF, enable_compilation_cache
 from earvae_jax.targets.catalogue import Target
 from earvae_jax.targets.devices import described, usable_memory
@@ -109,7 +109,7 @@ class _Compiler:
             traced = time.monotonic() - started
             reading = read(lowered.compile())
         except jax.errors.JaxRuntimeError as error:
-            too_large = str(error).startswith("RESOURCE_EXHAUSTED")
+            too_large = is_out_of_memory(error)
             event = {"event": "failed", "program": program.name, "too_large": too_large}
             self._emit(event | {"message": one_line(str(error))})
             used = _USED.search(str(error))

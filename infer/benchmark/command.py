@@ -40,6 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how the encoder and decoder measured are computed; default: auto",
     )
     parser.add_argument(
+        "--batch-size",
+        type=_positive(int),
+        metavar="N",
+        help="windows that the codec computes together; default: as many as the other commands take",
+    )
+    parser.add_argument(
+        "--with-diffusers",
+        action="store_true",
+        help="also measure diffusers' AutoencoderOobleck over the whole file, for models that it can be",
+    )
+    parser.add_argument(
         "--json",
         nargs="?",
         const=True,
@@ -77,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
         with_compile=not arguments.skip_compile,
         with_plain=arguments.with_plain,
         formulation=arguments.formulation,
+        batch_size=arguments.batch_size or "auto",
+        with_diffusers=arguments.with_diffusers,
     )
     hand_out(result.table(), result.to_dict(), as_json=arguments.json)
     return 0

@@ -4,14 +4,19 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from absl import logging
 
 from earvae_jax.errors import UserError
 from earvae_jax.infer.benchmark import convolution_peak
-from earvae_jax.infer.benchmark.contenders import Contender, codec_contender, torch_contenders
+from earvae_jax.infer.benchmark.contenders import (
+    Contender,
+    codec_contender,
+    diffusers_contender,
+    torch_contenders,
+)
 from earvae_jax.infer.engine.compiled import DTYPES
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.vae import EarVAE
@@ -49,6 +54,7 @@ class Result:
     convolutions: dict[str, float]  # operations per second of single convolutions, medians
     device_memory: dict[str, int]  # peak bytes of accelerator memory, by contender
     rows: tuple[Row, ...]
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # contenders, and why they cannot run
 
     @property
     def peak(self) -> float:
@@ -68,6 +74,7 @@ class Result:
             about,
             f"convolution peak {self.peak / 1e9:.0f} GFLOP/s ({fastest})",
             *(f"{name}: {size / 1e6:.0f} MB on the device" for name, size in self.device_memory.items()),
+            *(f"{name} is left out: {reason}" for name, reason in self.left_out.items()),
             "",
             "| stage | contender | median s (range) | × real time | time / ours | of peak | compile s | MB |",
             "|---|---|---|---|---|---|---|---|",
@@ -93,6 +100,8 @@ def measure(
     with_compile: bool = True,
     with_plain: bool = False,
     formulation: str = "auto",
+    batch_size: int | Literal["auto"] = "auto",
+    with_diffusers: bool = False,
 ) -> Result:
     """Times encoding, decoding and both, in turns; without torch it measures JAX alone.
 
@@ -102,6 +111,11 @@ def measure(
       with_compile: whether to measure torch.compile too.
       with_plain: whether to measure the codec in the plain formulation too, which a CPU does not take.
       formulation: that of the codec which the others are compared with, as `Codec` takes it.
+      batch_size: windows that the codec computes together.
+      with_diffusers: whether to measure diffusers' class too.
+
+    Raises:
+      UserError: diffusers' class is asked for, but cannot be such a model, or it or torch is not installed.
     """
     config = model.config
     ratio = config.downsampling_ratio
@@ -110,14 +124,19 @@ def measure(
     generator = np.random.default_rng(0)
     audio = 0.1 * generator.standard_normal((count * ratio, config.io_channels)).astype(np.float32)
     latents = generator.standard_normal((count, config.latent_dim)).astype(np.float32)
-    contenders = [codec_contender(model, audio, latents, dtype, formulation=formulation)]
+    inputs = model, audio, latents, dtype
+    contenders = [codec_contender(*inputs, formulation=formulation, batch_size=batch_size)]
     if with_plain and formulation != "plain":
-        contenders.append(codec_contender(model, audio, latents, dtype, formulation="plain"))
+        contenders.append(codec_contender(*inputs, formulation="plain", batch_size=batch_size))
+    left_out = {}
     try:
-        contenders += torch_contenders(model, audio, latents, dtype, with_compile=with_compile)
+        contenders += torch_contenders(*inputs, with_compile=with_compile)
     except UserError as error:
         logging.info("measuring JAX alone: %s", error)
-    contenders, first = _first_calls(contenders)
+        left_out["torch"] = str(error)
+    if with_diffusers:
+        contenders.append(diffusers_contender(*inputs))
+    contenders, first, failed = _first_calls(contenders)
     convolutions = convolution_peak.convolutions(config, *DTYPES[dtype])
     for convolve, _ in convolutions.values():
         convolve()
@@ -152,7 +171,8 @@ def measure(
                 )
             )
     device_memory = {c.name: peak for c in contenders if (peak := c.device_peak()) is not None}
-    return Result(machine.describe(), name, dtype, duration, repeats, rates, device_memory, tuple(rows))
+    about = machine.describe(), name, dtype, duration, repeats, rates, device_memory
+    return Result(*about, tuple(rows), left_out | failed)
 
 
 def latents_of(config: ModelConfig, seconds: float) -> int:
@@ -161,9 +181,13 @@ def latents_of(config: ModelConfig, seconds: float) -> int:
     return max(1, -(-samples // config.downsampling_ratio))
 
 
-def _first_calls(contenders: Sequence[Contender]) -> tuple[list[Contender], dict[tuple[str, str], float]]:
-    """Runs everything once; returns those that can run, and how long it took."""
-    able, first = [], {}
+def _first_calls(
+    contenders: Sequence[Contender],
+) -> tuple[list[Contender], dict[tuple[str, str], float], dict[str, str]]:
+    """Runs everything once; returns those that can run, how long it took, and why the others cannot."""
+    able: list[Contender] = []
+    first: dict[tuple[str, str], float] = {}
+    failed: dict[str, str] = {}
     for contender in contenders:
         logging.info("warming up %s", contender.name)
         try:
@@ -175,9 +199,10 @@ def _first_calls(contenders: Sequence[Contender]) -> tuple[list[Contender], dict
             # torch.compile needs a compiler that not every machine has; a whole file may not fit on a GPU.
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             logging.warning("%s is left out: %s", contender.name, reason)
+            failed[contender.name] = reason
         else:
             able.append(contender)
-    return able, first
+    return able, first, failed
 
 
 def _in_turns(calls: dict[Any, Callable[[], object]], repeats: int) -> dict[Any, list[float]]:

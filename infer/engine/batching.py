@@ -1,13 +1,45 @@
 """Runs the windows of any number of files in batches."""
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
+from earvae_jax.errors import is_out_of_memory
 from earvae_jax.infer.engine.cutting import Cut
+
+
+class BatchSize:
+    """Windows of a full batch; where a device has no memory for so many, half of them, once.
+
+    Args:
+      windows: of a full batch, at first.
+      multiple: the number of devices; every batch is a multiple of it.
+    """
+
+    def __init__(self, windows: int, multiple: int = 1):
+        self.windows, self.multiple = windows, multiple
+        self._halved = False
+
+    def halve(self, error: Exception) -> None:
+        """Goes on with half of the windows, and says so.
+
+        Raises:
+          Exception: the error, if it is none of memory, if there is no half, or if this is the half already.
+        """
+        per_device = -(-self.windows // self.multiple)
+        if self._halved or per_device < 2 or not is_out_of_memory(error):
+            raise error
+        before, self.windows, self._halved = self.windows, per_device // 2 * self.multiple, True
+        logging.warning(
+            "out of memory with %d windows at a time: going on with %d; --batch-size %d begins with them",
+            before,
+            self.windows,
+            self.windows,
+        )
 
 
 class _Waiting(NamedTuple):
@@ -15,26 +47,33 @@ class _Waiting(NamedTuple):
     deliver: Callable[[Cut, Any], None]
 
 
+class _Running(NamedTuple):
+    batch: Sequence[_Waiting]
+    results: Any  # that may not be computed yet
+    full: int  # windows of a full batch when it began
+
+
 class Batcher:
     """Collects windows by size, runs each full batch, and hands out the results once they are ready.
 
+    A batch for which a device has no memory is run again in halves (`BatchSize`).
+
     Args:
       run: (values [B, …], start [B], stop [B]) -> pytree of arrays [B, …].
-      batch_size: windows of a full batch.
-      multiple: the number of devices; every batch is a multiple of it.
+      batch_size: windows of a full batch; batchers of one model share it.
       in_flight: batches that compute while the next is prepared.
     """
 
-    def __init__(self, run: Callable[..., Any], *, batch_size: int, multiple: int = 1, in_flight: int = 1):
-        self._run, self._batch_size, self._multiple, self._in_flight = run, batch_size, multiple, in_flight
+    def __init__(self, run: Callable[..., Any], *, batch_size: BatchSize, in_flight: int = 1):
+        self._run, self._batch_size, self._in_flight = run, batch_size, in_flight
         self._waiting: dict[int, list[_Waiting]] = collections.defaultdict(list)
-        self._running: collections.deque[tuple[list[_Waiting], Any]] = collections.deque()
+        self._running: collections.deque[_Running] = collections.deque()
 
     def add(self, cut: Cut, deliver: Callable[[Cut, Any], None]) -> None:
         """Takes one window; `deliver(cut, result)` is called from a later `add` or `flush`."""
         bucket = self._waiting[cut.window.size]
         bucket.append(_Waiting(cut, deliver))
-        if len(bucket) >= self._batch_size:
+        if len(bucket) >= self._batch_size.windows:
             self._start(cut.window.size)
 
     def flush(self) -> None:
@@ -46,10 +85,20 @@ class Batcher:
             self._finish()
 
     def _start(self, size: int) -> None:
-        while len(self._running) >= self._in_flight:
-            self._finish()
-        batch = self._waiting.pop(size)
-        count = padded_count(len(batch), self._multiple, self._batch_size)
+        left: Sequence[_Waiting] = self._waiting.pop(size)
+        while left:  # more than one batch only where their size was halved in between
+            while len(self._running) >= self._in_flight:
+                self._finish()
+            full = self._batch_size.windows
+            batch, left = left[:full], left[full:]
+            try:
+                self._running.append(_Running(batch, self._started(batch), full))
+            except Exception as error:  # noqa: BLE001 - raised again unless memory ran out
+                self._make_smaller(error, full)
+                left = [*batch, *left]
+
+    def _started(self, batch: Sequence[_Waiting]) -> Any:
+        count = padded_count(len(batch), self._batch_size.multiple, self._batch_size.windows)
         values = np.stack([waiting.cut.values for waiting in batch])
         values = np.concatenate([values, np.zeros((count - len(batch), *values.shape[1:]), values.dtype)])
         start, stop = np.zeros(count, np.int32), np.zeros(count, np.int32)
@@ -57,13 +106,33 @@ class Batcher:
         stop[: len(batch)] = [waiting.cut.stop for waiting in batch]
         results = self._run(values, start, stop)
         jax.tree.map(_send_home, results)
-        self._running.append((batch, results))
+        return results
 
     def _finish(self) -> None:
-        batch, results = self._running.popleft()
-        results = jax.tree.map(np.asarray, results)
-        for index, waiting in enumerate(batch):
-            waiting.deliver(waiting.cut, jax.tree.map(lambda array, i=index: array[i], results))
+        batch, results, full = self._running.popleft()
+        try:
+            results = jax.tree.map(np.asarray, results)
+        except Exception as error:  # noqa: BLE001 - raised again unless memory ran out
+            self._make_smaller(error, full)
+            results = None  # the memory that it holds is free then
+        if results is not None:
+            _hand_out(batch, results)
+            return
+        for first in range(0, len(batch), self._batch_size.windows):
+            part = batch[first : first + self._batch_size.windows]
+            _hand_out(part, jax.tree.map(np.asarray, self._started(part)))
+
+    def _make_smaller(self, error: Exception, full: int) -> None:
+        """After the failure of a batch that began when `full` windows made one; raises what is no cure."""
+        if full == self._batch_size.windows:
+            self._batch_size.halve(error)
+        elif not is_out_of_memory(error):
+            raise error
+
+
+def _hand_out(batch: Sequence[_Waiting], results: Any) -> None:
+    for index, waiting in enumerate(batch):
+        waiting.deliver(waiting.cut, jax.tree.map(lambda array, i=index: array[i], results))
 
 
 def _send_home(array: Any) -> None:

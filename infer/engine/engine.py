@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from earvae_jax.audio.resampling import resampled_length
 from earvae_jax.borders import shown
 from earvae_jax.errors import UserError
-from earvae_jax.infer.engine.batching import Batcher
+from earvae_jax.infer.engine.batching import Batcher, BatchSize
 from earvae_jax.infer.engine.compiled import CompiledModel
 from earvae_jax.infer.engine.cutting import Cut, cut_audio, cut_latents, latent_count, sample_count
 from earvae_jax.infer.engine.receptive_field import decoder_context, encoder_context
@@ -43,7 +43,6 @@ class Engine:
       name: the model's name, for people to read.
       compiled: encoder, transformer and decoder as compiled functions.
       encoder_tiling, decoder_tiling: how a file is cut into windows.
-      batch_size: windows computed together.
     """
 
     def __init__(
@@ -72,7 +71,13 @@ class Engine:
         self.encoder_tiling, self.decoder_tiling = (
             Tiling(window_sizes, context, free_padding=self.compiled.free_padding) for context in contexts
         )
-        self.batch_size = self._largest_batch(max(window_sizes)) if batch_size == "auto" else batch_size
+        windows = self._largest_batch(max(window_sizes)) if batch_size == "auto" else batch_size
+        self._batch_size = BatchSize(windows, len(self.compiled.devices))
+
+    @property
+    def batch_size(self) -> int:
+        """Windows computed together; half of them after a device had no memory for so many."""
+        return self._batch_size.windows
 
     @property
     def in_flight(self) -> int:
@@ -91,11 +96,7 @@ class Engine:
 
     def batchers(self) -> tuple[Batcher, Batcher]:
         """Fresh batchers for encoder and decoder."""
-        options = {
-            "batch_size": self.batch_size,
-            "multiple": len(self.compiled.devices),
-            "in_flight": self.in_flight,
-        }
+        options: dict[str, Any] = {"batch_size": self._batch_size, "in_flight": self.in_flight}
         return Batcher(self.compiled.encode, **options), Batcher(self.compiled.decode, **options)
 
     def encoder_windows(self, blocks: Iterable[Float[np.ndarray, "T C"]]) -> Iterator[Cut]:

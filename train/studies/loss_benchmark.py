@@ -82,11 +82,12 @@ def torch_objective(config: ObjectiveConfig, sample_rate: int) -> Callable:
 
     def k_weight(audio):
         length = audio.shape[-1] + len(taps) - 1
-        filtered = torch.fft.irfft(torch.fft.rfft(audio, length) * torch.fft.rfft(taps, length), length)
+        response = torch.fft.rfft(taps.to(audio.device), length)
+        filtered = torch.fft.irfft(torch.fft.rfft(audio, length) * response, length)
         return filtered[..., len(taps) // 2 :][..., : audio.shape[-1]]
 
     def spectrum(audio, n_fft):
-        window = torch.hann_window(n_fft)
+        window = torch.hann_window(n_fft, device=audio.device)
         flat = audio.reshape(-1, audio.shape[-1])
         hop = n_fft // config.hop_fraction
         bins = torch.stft(flat, n_fft, hop, window=window, center=False, return_complex=True)

@@ -32,7 +32,7 @@ class TorchSTFTDiscriminator(nn.Module):
 
     def forward(self, audio: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         batch, channels, samples = audio.shape
-        window = torch.hann_window(self.n_fft)
+        window = torch.hann_window(self.n_fft, device=audio.device)
         spectrum = torch.stft(
             audio.reshape(-1, samples),
             self.n_fft,
@@ -131,18 +131,25 @@ class TorchStep:
         """A whole step, written for speed; without `judge_optimizer` it has no adversarial terms.
 
         The objective's terms share their transforms, and both losses share the discriminator's outputs:
-        recording and reconstruction are judged once each. Gradients that nobody reads are not computed.
+        recording and reconstruction are judged once each. Gradients that nobody reads are not computed. With
+        `compute_dtype` "bfloat16" torch's autocast computes convolutions in it.
         """
         config = self.config
-        prediction, kl = self.generator(audio, noise)
+        rounded = torch.autocast(
+            audio.device.type, torch.bfloat16, enabled=config.compute_dtype == "bfloat16"
+        )
+        with rounded:
+            prediction, kl = self.generator(audio, noise)
+        prediction = prediction.float()
         loss = self._objective(prediction, audio)
         for name, value in _waveform_terms(prediction, audio).items():
             loss = loss + getattr(config.objective, name) * value
         loss = loss + config.kl_weight * kl
         adversarial = config.adversarial if judge_optimizer is not None else None
         if adversarial is not None:
-            real = [judge(audio) for judge in self.judges]
-            fake = [judge(prediction) for judge in self.judges]
+            with rounded:
+                real = [judge(audio) for judge in self.judges]
+                fake = [judge(prediction) for judge in self.judges]
             matching = [
                 _mean([(r.detach() - f).abs().mean() for r, f in zip(rs, fs, strict=True)])
                 for (_, rs), (_, fs) in zip(real, fake, strict=True)

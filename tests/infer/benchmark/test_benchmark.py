@@ -1,6 +1,7 @@
 """`earvae benchmark`: what it measures is what the model does; a run on a small model is whole."""
 
 import argparse
+import inspect
 import json
 import subprocess
 import sys
@@ -131,6 +132,37 @@ def test_jax_alone_without_torch(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     result = benchmark.measure(small_models.model(CONFIG), name="small", seconds=0.01, repeats=1)
     assert {row.contender for row in result.rows} == {"earvae-jax"}
+    assert "torch" in result.left_out["torch"] and "torch is left out: " in result.table()
+
+
+def test_windows_of_the_codec_are_computed_together(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    contender = contenders.codec_contender(
+        small_models.model(CONFIG), np.zeros((80, 2), np.float32), np.zeros((10, 4), np.float32), "float32",
+        batch_size=3,
+    )  # fmt: skip
+    codec = inspect.getclosurevars(contender.stages["encode"]).nonlocals["codec"]
+    assert codec.engine.batch_size == 3
+
+
+def test_diffusers_is_a_contender(monkeypatch):
+    pytest.importorskip("diffusers")
+    config = small_models.config((2, 4), channels=8, tied_activations=False, std_offset=1e-4)
+    model = small_models.model(config)
+    result = benchmark.measure(
+        model, name="small", seconds=0.01, repeats=1, with_compile=False, with_diffusers=True
+    )
+    assert {row.contender for row in result.rows} == {"earvae-jax", "torch eager", "diffusers"}
+    random = np.random.default_rng(0)
+    audio = random.standard_normal((80, 2)).astype(np.float32)
+    latents = random.standard_normal((10, config.latent_dim)).astype(np.float32)
+    theirs = contenders.diffusers_contender(model, audio, latents, "float32")
+    ours = contenders.codec_contender(model, audio, latents, "float32")
+    np.testing.assert_allclose(theirs.stages["encode"](), ours.stages["encode"]().mean, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(theirs.stages["decode"](), ours.stages["decode"](), rtol=0, atol=2e-5)
+    other = small_models.model(small_models.KINDS["nearest"])
+    with pytest.raises(UserError, match="diffusers has no model with"):
+        contenders.diffusers_contender(other, audio, latents, "float32")
 
 
 def test_the_plain_formulation_is_another_contender(monkeypatch):
@@ -148,6 +180,7 @@ def test_a_contender_that_cannot_run_is_left_out(monkeypatch):
     monkeypatch.setattr(benchmark, "torch_contenders", lambda *_, **__: [broken])
     result = benchmark.measure(small_models.model(CONFIG), name="small", seconds=0.01, repeats=1)
     assert {row.contender for row in result.rows} == {"earvae-jax"}
+    assert result.left_out == {"torch.compile": "no compiler"}
 
 
 def test_output_that_cannot_be_written(monkeypatch, config_file, tmp_path):

@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 
-from earvae_jax.infer.engine.batching import Batcher
+from earvae_jax.infer.engine.batching import Batcher, BatchSize
 from earvae_jax.infer.engine.cutting import Cut
 from earvae_jax.infer.engine.tiling import Window
 
@@ -77,12 +77,12 @@ def delivered(batcher, number):
 @pytest.mark.parametrize("batches", [1, 2, 3, 7])
 def test_the_next_batch_waits_on_the_device_when_one_ends(batches):
     device = Device(batches)
-    batcher = Batcher(device.run, batch_size=3, in_flight=2)
+    batcher = Batcher(device.run, batch_size=BatchSize(3), in_flight=2)
     assert delivered(batcher, 3 * batches) == {index: 2.0 * index for index in range(3 * batches)}
 
 
 def test_this_device_notices_a_pipeline_that_lets_it_wait(monkeypatch):
     monkeypatch.setattr(f"{__name__}.PATIENCE", 0.2)
-    batcher = Batcher(Device(2).run, batch_size=3, in_flight=1)
+    batcher = Batcher(Device(2).run, batch_size=BatchSize(3), in_flight=1)
     with pytest.raises(AssertionError, match="nothing to do"):
         delivered(batcher, 6)

@@ -14,7 +14,7 @@ from whole_file import codec_of, compare, sizes_for, whole_file, whole_file_of
 
 from earvae_jax.errors import UserError
 from earvae_jax.infer.codec import Codec
-from earvae_jax.infer.engine.batching import Batcher
+from earvae_jax.infer.engine.batching import Batcher, BatchSize
 from earvae_jax.infer.engine.cutting import cut_audio, cut_latents, latent_count
 from earvae_jax.infer.engine.receptive_field import Reach
 from earvae_jax.infer.engine.tiling import WINDOW_SIZES, Tiling
@@ -210,7 +210,7 @@ def test_full_batches_are_not_padded():
         counts.append(len(values))
         return values
 
-    batcher = Batcher(run, batch_size=3)
+    batcher = Batcher(run, batch_size=BatchSize(3))
     cut = next(iter(cut_latents(np.zeros((4, 2), np.float32), Tiling((4,), Reach(1, 1)))))
     for _ in range(8):
         batcher.add(cut, lambda *_: None)

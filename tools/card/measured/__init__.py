@@ -1,0 +1,1 @@
+"""The parts, each a program of its own that writes what it found to a JSON file."""

@@ -1,0 +1,119 @@
+"""The parts in order of worth: how each is called, and how long it may take."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tools.card.sizes import CONFIG, DIFFUSERS_CONFIG, RECIPE, model_config, recipe_overrides
+
+DTYPES = ("bfloat16", "float32", "tf32")
+BENCHMARK_SECONDS = 20  # one window, for all contenders
+_LONGEST = 300  # seconds for the automatic batch: torch takes them at once
+_WINDOW_SECONDS = 22.5  # that a window of 1024 latents keeps
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a part runs, and what is known of the machine."""
+
+    work: Path  # what the parts make and share
+    small: bool
+    memory: int | None = None  # bytes that JAX hands out on a device
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One program."""
+
+    name: str
+    title: str
+    words: Callable[[Place, Path], list[str]]  # its call, given where it is to write its JSON
+    limit: float = 120.0  # seconds
+    least: float = 20.0  # with less time left it is not begun
+    needs: tuple[str, ...] = ()  # modules without which it cannot run
+
+
+def _measured(name: str, title: str, limit: float, least: float) -> Part:
+    def words(place: Place, output: Path) -> list[str]:
+        module = ["-m", f"tools.card.measured.{name}", "--output", str(output), "--work", str(place.work)]
+        return [sys.executable, *module, *(["--small"] if place.small else [])]
+
+    return Part(name, title, words, limit, least)
+
+
+def _benchmark(
+    dtype: str, *, batch: str = "1", compiled: bool = False, diffusers: bool = False, limit: float = 90.0
+) -> Part:
+    def words(place: Place, output: Path) -> list[str]:
+        seconds: float = BENCHMARK_SECONDS if batch == "1" else _seconds_of_automatic_batch(place.memory)
+        name = DIFFUSERS_CONFIG if diffusers else CONFIG
+        made = [sys.executable, "-m", "earvae_jax", "benchmark", "--json", str(output), "--dtype", dtype]
+        made += ["--config", model_config(name, place.work, small=place.small)]
+        made += ["--seconds", str(1.5 if place.small else seconds)]
+        made += ["--repeats", "1" if place.small else "3"]
+        made += ["--batch-size", "1"] if batch == "1" else []
+        made += [] if compiled and not place.small else ["--skip-compile"]
+        return made + (["--with-diffusers"] if diffusers else [])
+
+    what = ("diffusers-" if diffusers else "benchmark-") + dtype
+    name = (
+        what + ("" if batch == "1" else "-batch") + ("-compile" if compiled and dtype != "bfloat16" else "")
+    )
+    title = f"codec against torch{' and diffusers' if diffusers else ''}, {dtype}"
+    title += ", batch 1" if batch == "1" else ", automatic batch"
+    title += ", with torch.compile" if compiled else ""
+    # Without torch the first benchmark of a format says it all.
+    needs = ("torch", "diffusers") if diffusers else ("torch",) if name.endswith("-compile") else ()
+    return Part(name, title, words, limit, needs=needs)
+
+
+def _training(dtype: str, limit: float) -> Part:
+    def words(place: Place, output: Path) -> list[str]:
+        crop, crops = (4096, 2) if place.small else (65_536, 4)
+        changes = recipe_overrides(place.work, small=place.small, crop=crop, crops=crops, dtype=dtype)
+        made = [sys.executable, "-m", "earvae_jax.train.studies.step_benchmark", "--config", RECIPE]
+        made += [word for change in changes for word in ("--set", change)]
+        return [
+            *made,
+            "--step",
+            "adversarial",
+            "--repeats",
+            "1" if place.small else "5",
+            "--json",
+            str(output),
+        ]
+
+    return Part(f"training-{dtype}", f"training step against torch, {dtype}", words, limit, least=60.0)
+
+
+def _seconds_of_automatic_batch(memory: int | None) -> float:
+    """So many that they fill one batch of windows, as `Engine` counts them."""
+    window = 8 * 4 * 128 * 1024 * 1024  # bytes that it counts for a window of the published model
+    windows = max(1, min(32, (memory or 0) // 2 // window))
+    return min(_LONGEST, _WINDOW_SECONDS * windows)
+
+
+MACHINE = _measured("machine", "the machine", 60, 5)
+PARTS = (
+    _measured("parity", "the codec against float64", 120, 30),
+    _measured("windows", "windows against the whole file", 90, 20),
+    _measured("fused", "fused residual units against the modules", 120, 20),
+    _benchmark("bfloat16", compiled=True, limit=180),
+    _benchmark("float32"),
+    _measured("roofline", "encoder and decoder on the card alone", 150, 40),
+    _training("bfloat16", 200),
+    _measured("song", "a song from file to file", 100, 30),
+    _measured("start", "the second start", 80, 30),
+    _measured("step", "one training step against the CPU's", 180, 60),
+    _benchmark("tf32"),
+    _benchmark("bfloat16", batch="auto", compiled=True, limit=180),
+    _benchmark("float32", batch="auto"),
+    _benchmark("tf32", batch="auto"),
+    _benchmark("float32", compiled=True, limit=180),
+    _benchmark("tf32", compiled=True, limit=180),
+    _benchmark("bfloat16", diffusers=True, limit=120),
+    _benchmark("float32", diffusers=True, limit=120),
+    _benchmark("bfloat16", batch="auto", diffusers=True, limit=120),
+    _training("float32", 200),
+)
