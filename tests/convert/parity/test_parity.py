@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tolerances import GOLDEN_OUTPUT
 
+from earvae_jax.audio.writer import write
 from earvae_jax.parameters import build
 
 torch = pytest.importorskip("torch")
@@ -121,3 +122,20 @@ def test_command_fails_where_parity_does(golden, monkeypatch, capsys):
     monkeypatch.setattr(parity, "compare", lambda *args: parity.Report((row,)))
     assert run(golden / "tiny_48k" / "weights.pyt", "--no-final-tanh") == 1
     assert "FAILED" in capsys.readouterr().out
+
+
+def test_a_multiple_of_eight_latents_is_compared(golden, tmp_path):
+    model, _ = load(golden, "tiny_44k")
+    ratio = model.config.downsampling_ratio
+    assert parity_command._audio(None, model.config).shape == (1, 48 * ratio, 2)  # 1 s are 43.07
+    for samples, latents in (
+        (1, 8),
+        (8 * ratio + 9, 8),
+        (15 * ratio + 9, 8),
+        (400 * ratio, 208),
+    ):  # 5 s: 215.3
+        write(tmp_path / "a.wav", np.ones((samples, 2), np.float32), 44_100)
+        audio = parity_command._audio(tmp_path / "a.wav", model.config)
+        assert audio.shape == (1, latents * ratio, 2)
+        np.testing.assert_array_equal(audio[0, samples:], 0)
+        assert audio[0, 0].all()
