@@ -67,7 +67,7 @@ class Interpolation(Job):
     def _encoded(self, codec: Codec, song: Path) -> Latents:
         self.at(f"Encoding {shown(song.name)}")
         with LimitedReader(song, self._limits) as reader:
-            audio, rate = reader.piece(round(SECONDS * reader.sample_rate)), reader.sample_rate
+            audio, rate = reader.beginning(round(SECONDS * reader.sample_rate)), reader.sample_rate
         self._draw(shown(song.name), audio, rate)
         kept, key = self.visitor.latents, (song, codec.model_fingerprint, self._settings.dtype)
         if key not in kept:

@@ -73,8 +73,8 @@ async def followed(job: Job, turns: Turns) -> AsyncGenerator[None, None]:
     thread = None
     try:
         while before := ticket.before:
-            others = "another visitor's song" if before == 1 else f"{before} other songs"
-            job.stage = f"Waiting for its turn: {others} first"
+            others = "another song is" if before == 1 else f"{before} other songs are"
+            job.stage = f"Waiting: {others} before this one"
             yield
             await asyncio.sleep(_SECONDS)
         job.stage = "Starting"

@@ -12,14 +12,22 @@ from earvae_jax.audio.reader import AudioReader
 from earvae_jax.borders import shown
 from earvae_jax.errors import UserError
 
+_BLOCK = 1 << 16  # samples read at a time
+_INSTEAD = ": drop a shorter piece, or run earvae reconstruct, which has no limit"
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """What the page takes of a visitor."""
 
     seconds: float = 600.0  # of audio
-    megabytes: float = 200.0  # of a file, 10^6 bytes each
+    megabytes: float = 200.0  # of a file, 2^20 bytes each
     waiting: int = 20  # visitors whose computation waits for its turn
+
+    @property
+    def bytes(self) -> int:
+        """The largest file."""
+        return int(self.megabytes * (1 << 20))
 
 
 class LimitedReader:
@@ -38,7 +46,8 @@ class LimitedReader:
         try:
             with _named(path):
                 self.samples = self._reader.count()  # approximate
-            self._check(self.samples)
+            if self.samples > self._most:
+                raise UserError(self._too_long(clock(self.samples / self.sample_rate)))
         except BaseException:
             self._reader.close()
             raise
@@ -55,29 +64,28 @@ class LimitedReader:
         with _named(self._path):
             for block in self._reader.blocks(size):
                 read += len(block)
-                self._check(read)
+                if read > self._most:  # whatever the header says
+                    raise UserError(self._too_long(f"longer than {clock(self._limits.seconds)}"))
                 self._hear(block)
                 yield block
 
-    def piece(self, size: int) -> Float[np.ndarray, "T C"]:
-        """The first `size` samples, or all if there are fewer.
+    def beginning(self, size: int) -> Float[np.ndarray, "T C"]:
+        """The first `size` samples, or all if there are fewer."""
+        read, parts = 0, []
+        for block in self.blocks(_BLOCK):
+            parts.append(block[: size - read])
+            read += len(parts[-1])
+            if read == size:
+                break
+        return np.concatenate(parts)
 
-        Raises:
-          UserError: the file holds no samples.
-        """
-        with _named(self._path):
-            block = self._reader.piece(0, size)
-        if not len(block):
-            raise UserError(f"{shown(self._path.name)}: holds no samples")
-        return block
+    @property
+    def _most(self) -> float:
+        return self._limits.seconds * self.sample_rate
 
-    def _check(self, samples: int) -> None:
-        if samples > self._limits.seconds * self.sample_rate:
-            length, most = (clock(seconds) for seconds in (samples / self.sample_rate, self._limits.seconds))
-            raise UserError(
-                f"{shown(self._path.name)}: {length} or longer; this page takes up to {most}: "
-                "drop a shorter piece, or run earvae reconstruct, which has no limit"
-            )
+    def _too_long(self, length: str) -> str:
+        most = clock(self._limits.seconds)
+        return f"{shown(self._path.name)}: {length}; this page takes songs up to {most}{_INSTEAD}"
 
 
 def described(path: Path, limits: Limits) -> str:
@@ -87,10 +95,10 @@ def described(path: Path, limits: Limits) -> str:
       UserError: it is larger or longer than the limits, empty, or not audio.
     """
     size = path.stat().st_size if path.exists() else 0
-    if size > limits.megabytes * 1e6:
+    if size > limits.bytes:
         raise UserError(
-            f"{shown(path.name)}: {size / 1e6:.0f} MB; this page takes files up to {limits.megabytes:g} MB: "
-            "drop a shorter piece, or run earvae reconstruct, which has no limit"
+            f"{shown(path.name)}: {size / (1 << 20):.1f} MB; this page takes files up to "
+            f"{limits.megabytes:g} MB{_INSTEAD}"
         )
     with LimitedReader(path, limits) as reader:
         channels = "stereo" if reader.channels == 2 else "mono"

@@ -1,6 +1,7 @@
 """The page: what stands on it, and what happens when something is dropped or pressed."""
 
 import html
+import math
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -45,17 +46,40 @@ class Handlers:
         self, song: str | None, model: str, dtype: str, latent: str, seed: float, request: gr.Request
     ) -> AsyncGenerator[tuple, None]:
         """Status, live view, audio, latents and report while a song is computed."""
-        nothing = gr.DownloadButton(value=None, visible=False)
         try:
             if song is None:
                 raise UserError(_NO_SONG)
             path = self._visitors.claim(_name(request), song)
             described(path, self._limits)
+        except UserError as error:
+            yield told(str(error), kind="error"), "", _hidden(), _hidden(), ""
+            return
+        async for values in self._reconstruct(path, model, dtype, latent, seed, request, self._limits):
+            yield values
+
+    async def bundled(
+        self, model: str, dtype: str, latent: str, seed: float, request: gr.Request
+    ) -> AsyncGenerator[tuple, None]:
+        """Like `reconstruct`, with the clip that comes with the package, which no limit refuses."""
+        limits = Limits(seconds=math.inf)
+        async for values in self._reconstruct(demo.CLIP, model, dtype, latent, seed, request, limits):
+            yield values
+
+    async def _reconstruct(
+        self,
+        song: Path,
+        model: str,
+        dtype: str,
+        latent: str,
+        seed: float,
+        request: gr.Request,
+        limits: Limits,
+    ) -> AsyncGenerator[tuple, None]:
+        try:
             settings = Settings(model, dtype, latent, int(seed or 0))  # type: ignore[arg-type]
-            job = Reconstruction(
-                self._visitors.visitor(_name(request)), path, settings, self._models, self._limits
-            )
-            yield "", job.view(), nothing, nothing, ""
+            visitor = self._visitors.visitor(_name(request))
+            job = Reconstruction(visitor, song, settings, self._models, limits)
+            yield "", job.view(), _hidden(), _hidden(), ""
             shown, saves = "", False
             async for _ in followed(job, self._turns):
                 if job.decoded and not saves:  # measuring takes as long again
@@ -67,15 +91,7 @@ class Handlers:
             done = told("Done. The report below plays the loudest part; the buttons save the whole.")
             yield done, "", _saves(job.audio), _saves(job.latents), framed(job.report)
         except UserError as error:
-            yield told(str(error), kind="error"), "", nothing, nothing, ""
-
-    async def bundled(
-        self, model: str, dtype: str, latent: str, seed: float, request: gr.Request
-    ) -> AsyncGenerator[tuple, None]:
-        """Like `reconstruct`, with the clip that comes with the package."""
-        clip = str(demo.CLIP)
-        async for values in self.reconstruct(clip, model, dtype, latent, seed, request):
-            yield values
+            yield told(str(error), kind="error"), "", _hidden(), _hidden(), ""
 
     async def interpolate(
         self, one: str | None, other: str | None, weight: float, model: str, dtype: str, request: gr.Request
@@ -157,7 +173,7 @@ def _reconstruct_tab(handlers: Handlers, model: gr.Dropdown, dtype: gr.Dropdown)
 def _interpolate_tab(handlers: Handlers, model: gr.Dropdown, dtype: gr.Dropdown) -> None:
     gr.Markdown(
         f"Decodes the line between the latents of two songs, over the first {SECONDS:g} seconds of both. "
-        "Nothing says that this is music: it shows how the latents lie."
+        "It shows how the latents lie; it is no mix of the two."
     )
     with gr.Row():
         one, other = _song("First song", "one"), _song("Second song", "other")
@@ -188,12 +204,16 @@ def _song(label: str, name: str) -> gr.File:
     return song
 
 
+def _hidden() -> gr.DownloadButton:
+    return gr.DownloadButton(value=None, visible=False)
+
+
 def _saves(path: Path) -> gr.DownloadButton:
     return gr.DownloadButton(value=str(path), visible=True)
 
 
 def _html(name: str) -> gr.HTML:
-    return gr.HTML(elem_id=name, js_on_load=None)
+    return gr.HTML(elem_id=name, js_on_load=None, apply_default_css=False)
 
 
 def _quiet() -> dict[str, Any]:

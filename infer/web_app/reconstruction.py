@@ -68,8 +68,9 @@ class Reconstruction(Job):
         """Computes everything."""
         self.at("Loading the model")
         codec = self._models.codec(self._settings.model, self._settings.dtype)
-        for old in self.visitor.folder.iterdir():
-            old.unlink(missing_ok=True)  # of this visitor's song before
+        for pattern in ("*_vae_rec.wav", "*.npz"):  # of this visitor's song before
+            for old in self.visitor.folder.glob(pattern):
+                old.unlink(missing_ok=True)
         self.at("Encoding", 0.0)
         with LimitedReader(self._song, self._limits, self._hear) as reader:
             self._strips = [

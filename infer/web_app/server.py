@@ -1,9 +1,11 @@
 """The server of the page: for this machine alone unless told otherwise, no telemetry, nothing left behind."""
 
 import contextlib
+import errno
 import importlib
 import os
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from absl import logging
 
+from earvae_jax.borders import reason
 from earvae_jax.checkpoints import read_info
 from earvae_jax.errors import UserError, require
 from earvae_jax.infer.web_app.limits import Limits
@@ -19,6 +22,7 @@ from earvae_jax.infer.web_app.visitors import Turns, Visitors
 from earvae_jax.known_models import by_name
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PORTS = range(7860, 7960)
 _SESSIONS = 64  # pages whose values the server holds in memory, a few megabytes each
 
 
@@ -31,12 +35,12 @@ def serve(
     limits: Limits | None = None,
 ) -> None:
     """Serves the page until Ctrl-C or SIGTERM; arguments and errors are those of `served`."""
-    with served(checkpoint=checkpoint, host=host, port=port, dtype=dtype, limits=limits) as address:
-        logging.info("open %s in a browser; Ctrl-C ends it", address)
+    options = {"checkpoint": checkpoint, "host": host, "port": port, "dtype": dtype}
+    with served(**options, limits=limits) as address, contextlib.suppress(KeyboardInterrupt):
         if host not in _LOOPBACK:
             logging.warning("--host %s: everybody who reaches this machine can use the page", host)
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        logging.info("open %s in a browser; Ctrl-C ends it", address)
+        threading.Event().wait()
     logging.info("stopped; what visitors left is deleted")
 
 
@@ -66,46 +70,64 @@ def served(
         raise UserError(f"dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
     if checkpoint is not None and by_name(checkpoint) is None:
         read_info(checkpoint)  # what is wrong with it is said now, not to the first visitor
+    if port is not None:
+        _try(host, port)
     limits = limits or Limits()
     folder = Path(tempfile.mkdtemp(prefix="earvae-demo-")).resolve()
     with _environment(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(folder)):
         gradio = require("gradio", extra="demo")
         page = importlib.import_module("earvae_jax.infer.web_app.page")
-        visitors = Visitors(folder)
+        visitors, blocks = Visitors(folder), None
         try:
             blocks = page.build(Models(checkpoint), visitors, Turns(limits.waiting), limits, dtype)
-            try:
-                _, address, _ = blocks.launch(
-                    server_name=host,
-                    server_port=port,
-                    share=False,
-                    prevent_thread_lock=True,
-                    quiet=True,
-                    inline=False,
-                    ssr_mode=False,
-                    pwa=False,
-                    mcp_server=False,
-                    enable_monitoring=False,
-                    run_history=False,  # which browsers would keep
-                    footer_links=[],
-                    max_file_size=int(limits.megabytes * 1e6),
-                    state_session_capacity=_SESSIONS,
-                    theme=gradio.themes.Default(
-                        primary_hue="blue", font=("system-ui", "sans-serif"), font_mono=("monospace",)
-                    ),
-                    head=f"<style>{Path(__file__).with_name('page.css').read_text(encoding='utf-8')}</style>",
-                )
-            except OSError:
-                place = f"port {port}" if port is not None else "no port from 7860 to 7959"
-                raise UserError(
-                    f"{host}, {place}: taken, or not this machine's: choose another --port or --host"
-                ) from None
+            _, address, _ = blocks.launch(
+                server_name=host,
+                server_port=port or _free_port(host),
+                share=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                inline=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                enable_monitoring=False,
+                run_history=False,  # which browsers would keep
+                footer_links=[],
+                max_file_size=limits.bytes,
+                state_session_capacity=_SESSIONS,
+                theme=gradio.themes.Default(
+                    primary_hue="blue", font=("system-ui", "sans-serif"), font_mono=("monospace",)
+                ),
+                head=f"<style>{Path(__file__).with_name('page.css').read_text(encoding='utf-8')}</style>",
+            )
             yield address
         finally:
-            with contextlib.suppress(UnboundLocalError):
+            if blocks is not None:
                 blocks.close(verbose=False)
             visitors.close()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port(host: str) -> int:
+    for port in _PORTS:
+        with contextlib.suppress(UserError):
+            _try(host, port)
+            return port
+    _try(host, _PORTS[0])  # says why
+    raise UserError(f"--host {host}: no port from {_PORTS[0]} to {_PORTS[-1]} is free: pass --port")
+
+
+def _try(host: str, port: int) -> None:
+    """Raises a `UserError` where nothing can listen: Gradio would say no more than that it found no port."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as error:
+        why = reason(error)
+        advice = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        raise UserError(f"{host}, port {port}: {why}: choose another {advice}") from None
 
 
 @contextlib.contextmanager
