@@ -35,8 +35,8 @@ def serve(
     limits: Limits | None = None,
 ) -> None:
     """Serves the page until Ctrl-C or SIGTERM; arguments and errors are those of `served`."""
-    options = {"checkpoint": checkpoint, "host": host, "port": port, "dtype": dtype}
-    with served(**options, limits=limits) as address, contextlib.suppress(KeyboardInterrupt):
+    page = served(checkpoint=checkpoint, host=host, port=port, dtype=dtype, limits=limits)
+    with page as address, contextlib.suppress(KeyboardInterrupt):
         if host not in _LOOPBACK:
             logging.warning("--host %s: everybody who reaches this machine can use the page", host)
         logging.info("open %s in a browser; Ctrl-C ends it", address)

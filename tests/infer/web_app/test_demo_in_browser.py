@@ -186,12 +186,6 @@ def test_the_page_fits_phone_and_desktop_in_light_and_dark(reconstructed):
     assert page.run("return document.documentElement.scrollWidth") <= 390
 
 
-def test_the_bundled_clip_is_taken_whatever_the_limit(page):
-    page.click("#bundled")
-    document = report(page)
-    assert page.run(f"return {document}.querySelector('h2').textContent") == "demo_clip.flac"
-
-
 def tab(chromium, name: str) -> None:
     """Goes to a tab of the page."""
     buttons = "[...document.querySelectorAll('button[role=tab]')]"
