@@ -52,7 +52,7 @@ class Interpolation(Job):
 
     def run(self) -> None:
         """Computes the song between."""
-        self.at("Loading the model")
+        self.at(self._models.stage(self._settings.model))
         codec = self._models.codec(self._settings.model, self._settings.dtype)
         one, other = (self._encoded(codec, song) for song in self._songs)
         self.at("Decoding")

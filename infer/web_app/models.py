@@ -36,6 +36,15 @@ class Models:
         self.first = self.choices[0][1]
         self._loaded: tuple[tuple[str, str], Codec] | None = None
 
+    def stage(self, name: str) -> str:
+        """What a job says while it waits for the model."""
+        fetched = self._sources.get(name) == name
+        return (
+            f"Loading {name}, which is fetched and converted at its first use"
+            if fetched
+            else "Loading the model"
+        )
+
     def codec(self, name: str, dtype: str) -> Codec:
         """The codec of a model; only the thread whose turn it is calls this.
 

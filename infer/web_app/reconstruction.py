@@ -66,7 +66,7 @@ class Reconstruction(Job):
 
     def run(self) -> None:
         """Computes everything."""
-        self.at("Loading the model")
+        self.at(self._models.stage(self._settings.model))
         codec = self._models.codec(self._settings.model, self._settings.dtype)
         for pattern in ("*_vae_rec.wav", "*.npz"):  # of this visitor's song before
             for old in self.visitor.folder.glob(pattern):

@@ -4,11 +4,10 @@ import contextlib
 import errno
 import importlib
 import os
-import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import logging
@@ -70,64 +69,64 @@ def served(
         raise UserError(f"dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
     if checkpoint is not None and by_name(checkpoint) is None:
         read_info(checkpoint)  # what is wrong with it is said now, not to the first visitor
-    if port is not None:
-        _try(host, port)
+    port = _port(host, _PORTS if port is None else (port,))
     limits = limits or Limits()
-    folder = Path(tempfile.mkdtemp(prefix="earvae-demo-")).resolve()
-    with _environment(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(folder)):
+    with contextlib.ExitStack() as ending:
+        kept = tempfile.TemporaryDirectory(prefix="earvae-demo-", ignore_cleanup_errors=True)
+        folder = Path(ending.enter_context(kept)).resolve()
+        ending.enter_context(
+            _environment(
+                GRADIO_ANALYTICS_ENABLED="False",
+                HF_HUB_DISABLE_TELEMETRY="True",  # as Gradio would set it, for good
+                GRADIO_TEMP_DIR=str(folder),
+            )
+        )
         gradio = require("gradio", extra="demo")
         page = importlib.import_module("earvae_jax.infer.web_app.page")
-        visitors, blocks = Visitors(folder), None
+        visitors = Visitors(folder)
+        ending.callback(visitors.close)
+        blocks = page.build(Models(checkpoint), visitors, Turns(limits.waiting), limits, dtype)
+        ending.callback(blocks.close, verbose=False)
+        _, address, _ = blocks.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            inline=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            run_history=False,  # which browsers would keep
+            footer_links=[],
+            max_file_size=limits.bytes,
+            state_session_capacity=_SESSIONS,
+            theme=gradio.themes.Default(
+                primary_hue="blue", font=("system-ui", "sans-serif"), font_mono=("monospace",)
+            ),
+            head=f"<style>{Path(__file__).with_name('page.css').read_text(encoding='utf-8')}</style>",
+        )
+        yield address
+
+
+def _port(host: str, ports: Sequence[int]) -> int:
+    """The first port on which something can listen: Gradio would not say why it finds none."""
+    for port in ports:
         try:
-            blocks = page.build(Models(checkpoint), visitors, Turns(limits.waiting), limits, dtype)
-            _, address, _ = blocks.launch(
-                server_name=host,
-                server_port=port or _free_port(host),
-                share=False,
-                prevent_thread_lock=True,
-                quiet=True,
-                inline=False,
-                ssr_mode=False,
-                pwa=False,
-                mcp_server=False,
-                enable_monitoring=False,
-                run_history=False,  # which browsers would keep
-                footer_links=[],
-                max_file_size=limits.bytes,
-                state_session_capacity=_SESSIONS,
-                theme=gradio.themes.Default(
-                    primary_hue="blue", font=("system-ui", "sans-serif"), font_mono=("monospace",)
-                ),
-                head=f"<style>{Path(__file__).with_name('page.css').read_text(encoding='utf-8')}</style>",
-            )
-            yield address
-        finally:
-            if blocks is not None:
-                blocks.close(verbose=False)
-            visitors.close()
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_port(host: str) -> int:
-    for port in _PORTS:
-        with contextlib.suppress(UserError):
-            _try(host, port)
+            family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[
+                0
+            ]
+            with socket.socket(family, kind) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                trial.bind(address)
             return port
-    _try(host, _PORTS[0])  # says why
-    raise UserError(f"--host {host}: no port from {_PORTS[0]} to {_PORTS[-1]} is free: pass --port")
-
-
-def _try(host: str, port: int) -> None:
-    """Raises a `UserError` where nothing can listen: Gradio would say no more than that it found no port."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(address)
-    except OSError as error:
-        why = reason(error)
-        advice = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
-        raise UserError(f"{host}, port {port}: {why}: choose another {advice}") from None
+        except OSError as error:
+            is_of_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+            if not is_of_port or port == ports[-1]:
+                advice = "--port" if is_of_port else "--host"
+                raise UserError(f"{host}, port {port}: {reason(error)}: choose another {advice}") from None
+    raise AssertionError("there are ports")
 
 
 @contextlib.contextmanager

@@ -37,8 +37,11 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def test_without_gradio_one_line_names_the_extra(earvae, monkeypatch):
+def test_without_gradio_one_line_names_the_extra(earvae, monkeypatch, temporary):
     monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(UserError, match=r"earvae-jax\[demo\]"), served():
+        pass
+    assert not list(temporary.iterdir())
     status, lines = earvae("demo")
     assert status == 2
     assert lines == [

@@ -160,6 +160,7 @@ def test_the_page_offers_names_and_takes_no_paths(models, small_checkpoint):
     labels = {name: label for label, name in models.choices}
     assert models.first == "given" and labels["given"] == small_checkpoint.name
     assert {BUNDLED, "ear-vae-44k", "ace-step-1.5"} <= labels.keys()
+    assert "fetched" in models.stage("ear-vae-44k") and "fetched" not in models.stage("given")
     for name, dtype in ((str(small_checkpoint), "float32"), ("given", "float8")):
         with pytest.raises(UserError, match="offers no such"):
             models.codec(name, dtype)
