@@ -69,7 +69,7 @@ def served(
         raise UserError(f"dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
     if checkpoint is not None and by_name(checkpoint) is None:
         read_info(checkpoint)  # what is wrong with it is said now, not to the first visitor
-    port = _port(host, _PORTS if port is None else (port,))
+    _check(host, _PORTS if port is None else (port,))
     limits = limits or Limits()
     with contextlib.ExitStack() as ending:
         kept = tempfile.TemporaryDirectory(prefix="earvae-demo-", ignore_cleanup_errors=True)
@@ -87,46 +87,47 @@ def served(
         ending.callback(visitors.close)
         blocks = page.build(Models(checkpoint), visitors, Turns(limits.waiting), limits, dtype)
         ending.callback(blocks.close, verbose=False)
-        _, address, _ = blocks.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            prevent_thread_lock=True,
-            quiet=True,
-            inline=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            run_history=False,  # which browsers would keep
-            footer_links=[],
-            max_file_size=limits.bytes,
-            state_session_capacity=_SESSIONS,
-            theme=gradio.themes.Default(
-                primary_hue="blue", font=("system-ui", "sans-serif"), font_mono=("monospace",)
-            ),
-            head=f"<style>{Path(__file__).with_name('page.css').read_text(encoding='utf-8')}</style>",
-        )
+        try:
+            _, address, _ = blocks.launch(
+                server_name=host,
+                server_port=port,
+                share=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                inline=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                enable_monitoring=False,
+                run_history=False,  # which browsers would keep
+                footer_links=[],
+                max_file_size=limits.bytes,
+                state_session_capacity=_SESSIONS,
+                theme=gradio.themes.Default(
+                    primary_hue="blue", font=("system-ui", "sans-serif"), font_mono=("monospace",)
+                ),
+                head=f"<style>{Path(__file__).with_name('page.css').read_text(encoding='utf-8')}</style>",
+            )
+        except OSError as error:  # another program was faster
+            raise UserError(f"{host}: {reason(error)}") from None
         yield address
 
 
-def _port(host: str, ports: Sequence[int]) -> int:
-    """The first port on which something can listen: Gradio would not say why it finds none."""
+def _check(host: str, ports: Sequence[int]) -> None:
+    """Raises a `UserError` where nothing can listen on any of the ports: Gradio would not say why."""
     for port in ports:
         try:
-            family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[
-                0
-            ]
+            found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+            family, kind, _, _, address = found[0]
             with socket.socket(family, kind) as trial:
                 trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 trial.bind(address)
-            return port
+            return
         except OSError as error:
             is_of_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
             if not is_of_port or port == ports[-1]:
                 advice = "--port" if is_of_port else "--host"
                 raise UserError(f"{host}, port {port}: {reason(error)}: choose another {advice}") from None
-    raise AssertionError("there are ports")
 
 
 @contextlib.contextmanager
