@@ -2,6 +2,10 @@
 
 import argparse
 import math
+import os
+import sys
+
+_PATIENCE = 3.0  # seconds for a job to notice that the server was stopped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,13 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serves until it is interrupted."""
-    from earvae_jax.errors import require
     from earvae_jax.system.heap import keep_large_arrays_outside, use_one_heap
 
-    require("gradio", extra="demo")
     use_one_heap()
     keep_large_arrays_outside()
 
+    from earvae_jax.infer.web_app.jobs import wait_for_jobs
     from earvae_jax.infer.web_app.limits import Limits
     from earvae_jax.infer.web_app.server import serve
 
@@ -60,6 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
         dtype=arguments.dtype,
         limits=Limits(seconds=arguments.max_seconds, megabytes=arguments.max_mb),
     )
+    if not wait_for_jobs(_PATIENCE):
+        # The interpreter would shut down beneath a thread that still measures, and crash.
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator
 
 from absl import logging
@@ -10,6 +11,7 @@ from earvae_jax.borders import explained
 from earvae_jax.errors import UserError
 from earvae_jax.infer.web_app.visitors import Ticket, Turns, Visitor
 
+_THREAD = "earvae demo job"
 _SECONDS = 0.25  # between two looks at a job
 
 
@@ -61,6 +63,15 @@ class Job:
             ticket.leave()
 
 
+def wait_for_jobs(seconds: float) -> bool:
+    """Whether all jobs of this process ended within so many seconds."""
+    deadline = time.monotonic() + seconds
+    for thread in threading.enumerate():
+        if thread.name == _THREAD:
+            thread.join(max(0.0, deadline - time.monotonic()))
+    return not any(thread.name == _THREAD for thread in threading.enumerate())
+
+
 async def followed(job: Job, turns: Turns) -> AsyncGenerator[None, None]:
     """Waits for the job's turn and runs it; yields whenever the page should be drawn anew.
 
@@ -78,7 +89,7 @@ async def followed(job: Job, turns: Turns) -> AsyncGenerator[None, None]:
             yield
             await asyncio.sleep(_SECONDS)
         job.stage = "Starting"
-        thread = threading.Thread(target=job.work, args=(ticket,), name="job", daemon=True)
+        thread = threading.Thread(target=job.work, args=(ticket,), name=_THREAD, daemon=True)
         thread.start()
         while thread.is_alive():
             yield

@@ -128,7 +128,7 @@ def test_a_stopped_server_leaves_nothing(gradio, tmp_path):
     process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr.readline() == f"open http://127.0.0.1:{port}/ in a browser; Ctrl-C ends it\n"
-        (folder,) = tmp_path.glob("earvae-demo-*")
+        (folder,) = tmp_path.iterdir()
         (folder / "left").write_text("of a visitor")
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
@@ -136,4 +136,4 @@ def test_a_stopped_server_leaves_nothing(gradio, tmp_path):
     finally:
         process.kill()
     assert rest == "stopped; what visitors left is deleted\n"
-    assert not list(tmp_path.glob("earvae-demo-*"))
+    assert not list(tmp_path.iterdir())

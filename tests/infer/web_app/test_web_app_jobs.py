@@ -7,7 +7,7 @@ import pytest
 
 from earvae_jax.errors import UserError
 from earvae_jax.infer.web_app import jobs
-from earvae_jax.infer.web_app.jobs import Job, followed
+from earvae_jax.infer.web_app.jobs import Job, followed, wait_for_jobs
 from earvae_jax.infer.web_app.visitors import Turns, Visitor
 
 
@@ -112,6 +112,20 @@ def test_closing_the_generator_ends_the_job(visitor, waits):
         await until(lambda: ticket.before == 0)
 
     asyncio.run(close())
+
+
+def test_the_end_of_the_program_can_wait_for_jobs(visitor):
+    async def end():
+        job = Steps(visitor)
+        task = asyncio.create_task(stages(job, Turns(5), []))
+        await until(job.running.is_set)
+        assert not wait_for_jobs(0.01)
+        visitor.gone.set()
+        assert wait_for_jobs(30)
+        with pytest.raises(UserError, match="closed"):
+            await task
+
+    asyncio.run(end())
 
 
 @pytest.mark.parametrize(
