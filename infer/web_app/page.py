@@ -198,7 +198,7 @@ def _introduction(limits: Limits) -> str:
 
 
 def _song(label: str, name: str) -> gr.File:
-    song = gr.File(label=label, type="filepath", file_count="single", height=140, elem_id=name)
+    song = gr.File(label=label, type="filepath", file_count="single", height=140, min_width=280, elem_id=name)
     # Gradio's own would lay an empty file beside the upload each time.
     song.preprocess = lambda upload: None if upload is None else upload.path
     return song

@@ -79,7 +79,7 @@ def opened(chromium, address: str) -> None:
     wait_for(chromium, "document.querySelector('#reconstruct')?.offsetWidth > 0")
 
 
-def wait_for(chromium, condition: str, seconds: float = 60):
+def wait_for(chromium, condition: str, seconds: float = 120):
     """The value of a condition, a JavaScript expression, once it holds."""
     deadline = time.monotonic() + seconds
     while not (value := chromium.run(f"return {condition}")):
@@ -95,10 +95,10 @@ def drop(chromium, song: Path, place: str = "song", status: str = "status", kind
     return wait_for(chromium, f"{line}?.innerText.includes({song.name.split('.')[0]!r}) && {line}.innerText")
 
 
-def report(chromium) -> str:
+def report(chromium, seconds: float = 120) -> str:
     """Waits for the report; the expression of its document."""
     document = "document.querySelector('iframe.report')?.contentDocument"
-    wait_for(chromium, f"!!{document}?.querySelector('.play')")
+    wait_for(chromium, f"!!{document}?.querySelector('.play')", seconds)
     return document
 
 
@@ -204,6 +204,8 @@ def test_a_song_between_two_songs(page, songs, folder):
     wait_for(page, "document.querySelector('#between-view .stage')?.innerText.includes('Done')")
     until(lambda: "between_50.wav" in files(folder))
     wait_for(page, "document.querySelector('#between').innerText.includes('0:01')")
+    page.click("#between button[aria-label=Play]")
+    wait_for(page, "document.querySelector('#between button[aria-label=Pause]') != null")
     page.run(
         "const slider = document.querySelector('#weight input[type=range]'); slider.value = 1; "
         "for (const kind of ['input', 'change', 'pointerup']) "
@@ -287,7 +289,7 @@ def test_three_minutes_from_upload_to_playing(chromium, folder, tmp_path):
         stage = "document.querySelector('#view .stage')?.innerText"
         for word in ("Encoding", "Decoding", "Measuring"):
             wait_for(chromium, f"{stage}?.startsWith('{word}')", 300)
-        document = report(chromium)
+        document = report(chromium, 400)
         play(chromium)
         facts = chromium.run(f"return {document}.querySelector('article .facts').textContent")
         assert facts.startswith("3:00.0, stereo; shown and played: ")
