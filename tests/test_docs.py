@@ -58,6 +58,7 @@ NOT_RUN = {
     r"hf://ACE-Step/": "it fetches another project's weights",
     r" (ace-step-1\.5|ear-vae-44k)( |$)": "it fetches published weights",
     r"^earvae convert to-torch .*--layout diffusers": "the stand-in has a transformer, their class has none",
+    r"^earvae demo": "it serves until it is stopped; tests/infer/web_app visits it",
     r"^earvae benchmark": "it measures the full-size model for minutes",
     r"^python -m earvae_jax\.infer\.benchmark\.": "it measures the full-size model for an hour",
     r"^earvae .*--coordinator": "it waits for the other process",

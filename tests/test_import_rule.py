@@ -8,7 +8,16 @@ import pytest
 from places import ROOT
 
 LIBRARY, APPLICATIONS = "earvae_jax", ("convert", "infer", "train")
-HEAVY = ("torch", "diffusers", "matplotlib", "grain", "tensorboardX", "alias_free_torch", "auraloss")
+HEAVY = (
+    "torch",
+    "diffusers",
+    "gradio",
+    "matplotlib",
+    "grain",
+    "tensorboardX",
+    "alias_free_torch",
+    "auraloss",
+)
 
 # A room is a folder, or a file at the top of the library, and may import itself and the rooms named here.
 # Applications may import the whole library besides.
@@ -41,6 +50,7 @@ ALLOWED = {
     "infer.inputs": "infer.engine infer.latents",
     "infer.evaluation": "",
     "infer.commands": "infer infer.engine infer.evaluation infer.latents",
+    "infer.web_app": "infer infer.commands infer.engine infer.evaluation infer.latents",
     "infer.benchmark": "infer infer.engine infer.formulations",
     "train": "train.config train.run",
     "train.config": "",

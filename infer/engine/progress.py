@@ -16,7 +16,7 @@ from earvae_jax.infer.engine.engine import Engine
 from earvae_jax.infer.engine.gathered import Gathered
 from earvae_jax.infer.engine.noise import standard_normal
 from earvae_jax.infer.engine.rates import NOT_FINITE, at_original_rate
-from earvae_jax.infer.engine.task import Task
+from earvae_jax.infer.engine.task import Half, Task
 from earvae_jax.infer.engine.threads import Writer
 from earvae_jax.infer.latents import Latents
 
@@ -86,6 +86,7 @@ class Progress:
             self._mean.put(window.keep_from, mean[kept])
             if self._needs_std:
                 self._std.put(window.keep_from, std[kept])
+            self._tell("encoder", window.keep_to)
 
     def close(self) -> None:
         """Waits for the writer."""
@@ -155,6 +156,11 @@ class Progress:
             assert self._writer is not None  # it was there before the first window
             if self._writer.error is None:
                 self._writer.put(block)
+                self._tell("decoder", self._written_to)
+
+    def _tell(self, half: Half, latent: int) -> None:
+        if self.task.watch is not None:
+            self.task.watch(half, latent)
 
     def _fail(self, error: BaseException) -> None:
         if not isinstance(error, Exception):

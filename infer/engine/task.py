@@ -11,6 +11,7 @@ from jaxtyping import Float
 from earvae_jax.infer.latents import Latents
 
 LatentKind = Literal["mean", "sample"]
+Half = Literal["encoder", "decoder"]
 
 
 class Reader(Protocol):
@@ -33,6 +34,8 @@ class Task:
       keep: receives the latents.
       write: receives the decoded blocks at the original rate, as an iterator, in a thread of its own.
       latent: "mean", or "sample" with `seed`.
+      watch: called after each window with the half that computed it and the latent up to which that half is
+        done; what it raises ends the whole run.
     """
 
     name: str
@@ -42,3 +45,4 @@ class Task:
     write: Callable[[Iterator[Float[np.ndarray, "T C"]], Latents], None] | None = None
     latent: LatentKind = "mean"
     seed: int = 0
+    watch: Callable[[Half, int], None] | None = None

@@ -114,21 +114,27 @@ def evaluate_model(model: Model) -> Evaluation:
     interactive = sys.stderr.isatty()
     for pair in tqdm.tqdm(model.pairs, desc=model.name, unit="file", disable=not interactive):
         try:
-            audio = read_pair(pair)
-            compared = explaining(pair.reconstruction, "cannot be compared with its original")
-            with compared, np.errstate(all="ignore"):  # a metric that overflows is undefined
-                metrics = measure_pair(audio.original, audio.reconstruction, RATE)
+            result = evaluate_files(pair)
         except UserError as error:
             failures[pair.name] = str(error)
             logging.error("%s", error)
             continue
-        for note in audio.notes:
+        for note in result.notes:
             logging.info("%s: %s", pair.name, note)
-        samples, channels = audio.original.shape
-        results.append(PairResult(pair, metrics, samples / RATE, channels, audio.notes))
+        results.append(result)
         if not interactive:
-            logging.info("%s: %s", pair.name, one_line(metrics.values))
+            logging.info("%s: %s", pair.name, one_line(result.metrics.values))
     return Evaluation(model.name, results, failures)
+
+
+def evaluate_files(pair: Pair) -> PairResult:
+    """Measures one pair; raises the errors of `read_pair`."""
+    audio = read_pair(pair)
+    compared = explaining(pair.reconstruction, "cannot be compared with its original")
+    with compared, np.errstate(all="ignore"):  # a metric that overflows is undefined
+        metrics = measure_pair(audio.original, audio.reconstruction, RATE)
+    samples, channels = audio.original.shape
+    return PairResult(pair, metrics, samples / RATE, channels, audio.notes)
 
 
 def one_line(values: dict[str, float | None]) -> str:

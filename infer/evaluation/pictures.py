@@ -9,16 +9,17 @@ import struct
 import zlib
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from earvae_jax.signal.spectral import hann_window
 
 LOWEST_HZ, HIGHEST_HZ = 30.0, 20_000.0
 DYNAMIC_RANGE = 90.0  # dB shown below the loudest point
-_LEAST_LOUD = -60.0  # dB: the bright end of the colours is never lower, so that silence is dark
+LEAST_LOUD = -60.0  # dB: the bright end of the colours is never lower, so that silence is dark
 LARGEST_DIFFERENCE = 12.0  # dB at which the colours of a difference end
-_N_FFT = 4096
-_WIDTH, _HEIGHT = 1000, 240  # pixels of a spectrogram
+FRAME = 4096  # samples of a column
+HEIGHT = 240  # pixels of a spectrogram
+_WIDTH = 1000
 _FIELD = 192  # pixels of a stereo field's side
 # From silence to full level: black, violet, red, orange, pale yellow; even steps of lightness.
 _HEAT = "000004 160b39 420a68 6a176e 932667 bc3754 dd513a f37819 fca50a f6d746 fcffa4"
@@ -43,13 +44,11 @@ def spectrograms(
     """Power of all channels together on 30 Hz … 20 kHz; one scale of colours for the three signals."""
     signals = (original, reconstruction, reconstruction - original)
     powers = [_log_frequency_power(x, sample_rate) for x in signals]
-    levels = [10 * np.log10(power + 1e-14) for power in powers]
-    loudest = max(*(float(level.max()) for level in levels[:2]), _LEAST_LOUD)
-    one, other, difference = (
-        _png((level - loudest + DYNAMIC_RANGE) / DYNAMIC_RANGE * 255, _ramp(_HEAT)) for level in levels
-    )
+    levels = [decibels(power) for power in powers]
+    loudest = max(*(float(level.max()) for level in levels[:2]), LEAST_LOUD)
+    one, other, difference = (heat(level, loudest) for level in levels)
     # Single bins of noise differ by chance, so compare the energy of small neighbourhoods.
-    smooth = [10 * np.log10(_smoothed(power) + 1e-14) for power in powers[:2]]
+    smooth = [decibels(_smoothed(power)) for power in powers[:2]]
     change = np.clip((smooth[1] - smooth[0]) / LARGEST_DIFFERENCE, -1, 1)
     audible = np.clip((np.maximum(*smooth) - loudest + DYNAMIC_RANGE) / 20, 0, 1)
     changed = _png(128 + 127 * change * audible, _diverging())
@@ -73,23 +72,30 @@ def stereo_field(audio: Float[np.ndarray, "T 2"], scale: float) -> bytes:
 
 
 def _log_frequency_power(audio: np.ndarray, sample_rate: int) -> Float[np.ndarray, "H W"]:
-    """Power relative to a full-scale sine, the mean of each row's bins, from high to low frequency."""
     samples = len(audio)
     centres = np.linspace(0, max(samples - 1, 1), min(_WIDTH, max(samples // 64, 2))).astype(int)
-    padded = np.pad(audio.astype(np.float32), ((_N_FFT // 2, _N_FFT // 2), (0, 0)))
-    window = hann_window(_N_FFT)
+    padded = np.pad(audio.astype(np.float32), ((FRAME // 2, FRAME // 2), (0, 0)))
+    return log_frequency_power(padded, centres, sample_rate)
+
+
+def log_frequency_power(
+    audio: Float[np.ndarray, "T C"], starts: Int[np.ndarray, " W"], sample_rate: int
+) -> Float[np.ndarray, "H W"]:
+    """Power relative to a full-scale sine, the mean of each row's bins, from high to low frequency.
+
+    A column is the `FRAME` samples from each of `starts` on.
+    """
+    window = hann_window(FRAME)
     power = np.stack(
         [
-            np.sum(
-                np.abs(np.fft.rfft(padded[centre : centre + _N_FFT] * window[:, None], axis=0)) ** 2, axis=1
-            )
-            for centre in centres
+            np.sum(np.abs(np.fft.rfft(audio[start : start + FRAME] * window[:, None], axis=0)) ** 2, axis=1)
+            for start in starts
         ],
         axis=1,
     )  # [F, W]
-    power *= (4 / _N_FFT) ** 2 / audio.shape[1]
+    power *= (4 / FRAME) ** 2 / audio.shape[1]
     highest = min(HIGHEST_HZ, sample_rate / 2)
-    edges = np.geomspace(highest, LOWEST_HZ, _HEIGHT + 1) * _N_FFT / sample_rate
+    edges = np.geomspace(highest, LOWEST_HZ, HEIGHT + 1) * FRAME / sample_rate
     summed = np.concatenate([np.zeros((1, power.shape[1])), np.cumsum(power, axis=0)])
     rows = []
     for upper, lower in itertools.pairwise(edges):
@@ -99,6 +105,16 @@ def _log_frequency_power(audio: np.ndarray, sample_rate: int) -> Float[np.ndarra
         else:
             rows.append(_at(power, (upper + lower) / 2))
     return np.maximum(np.stack(rows), 0)
+
+
+def decibels(power: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+    """The level of a power; silence is far below what is shown."""
+    return 10 * np.log10(power + 1e-14)
+
+
+def heat(level: Float[np.ndarray, "H W"], loudest: float) -> bytes:
+    """Levels in dB as PNG, `DYNAMIC_RANGE` below `loudest`, from black to pale yellow."""
+    return _png((level - loudest + DYNAMIC_RANGE) / DYNAMIC_RANGE * 255, _ramp(_HEAT))
 
 
 def _at(table: np.ndarray, position: float) -> np.ndarray:

@@ -61,13 +61,26 @@ def evaluate_into(
 def write_report(
     evaluation: Evaluation, output_dir: str | Path, *, files: int = 12, excerpt_seconds: float = 15.0
 ) -> Path:
-    """Writes `report.html` into a folder and returns its path.
-
-    The table lists all files. The `files` with the lowest SI-SDR have a player and pictures of their loudest
-    `excerpt_seconds`. The page loads nothing: it contains audio (FLAC) and pictures.
+    """Writes `report.html`, the page of `report_page`, into a folder and returns its path.
 
     Raises:
       UserError: the file cannot be written.
+    """
+    text = report_page(evaluation, files=files, excerpt_seconds=excerpt_seconds)
+    path = Path(output_dir) / REPORT
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{shown(path)}: cannot be written: {reason(error)}") from None
+    return path
+
+
+def report_page(evaluation: Evaluation, *, files: int = 12, excerpt_seconds: float = 15.0) -> str:
+    """The report as one page of HTML.
+
+    The table lists all files. The `files` with the lowest SI-SDR have a player and pictures of their loudest
+    `excerpt_seconds`. The page loads nothing: it contains audio (FLAC) and pictures.
     """
     worst = sorted(evaluation.results, key=_severity)[:files]
     articles = {}
@@ -79,14 +92,7 @@ def write_report(
                 articles[result.pair.name] = anchor, pair_article(result, audio, anchor, excerpt_seconds)
         except UserError as error:  # the file vanished while others were measured; its row stays
             logging.error("%s: %s", REPORT, error)
-    text = _page(evaluation, articles)
-    path = Path(output_dir) / REPORT
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{shown(path)}: cannot be written: {reason(error)}") from None
-    return path
+    return _page(evaluation, articles)
 
 
 def _severity(result: PairResult) -> float:

@@ -48,9 +48,9 @@ class Browser:
         self._post("/url", {"url": "about:blank"})
         self.requests()  # those of the browser's own first page
 
-    def open(self, path: Path) -> None:
-        """Loads a local file."""
-        self._post("/url", {"url": path.as_uri()})
+    def open(self, page: Path | str) -> None:
+        """Loads a local file or an address."""
+        self._post("/url", {"url": page if isinstance(page, str) else page.as_uri()})
 
     def run(self, script: str):
         """The value of the body of a JavaScript function."""
@@ -58,8 +58,38 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """A real click, which counts as the gesture that sound needs."""
-        element = self._post("/element", {"using": "css selector", "value": selector})[ELEMENT]
-        self._post(f"/element/{element}/click", {})
+        self._post(f"/element/{self._element(selector)}/click", {})
+
+    def upload(self, selector: str, path: Path) -> None:
+        """Chooses a file in a file input, as its dialog does."""
+        self._post(f"/element/{self._element(selector)}/value", {"text": str(path)})
+
+    @contextlib.contextmanager
+    def inside(self, selector: str) -> Iterator[None]:
+        """Scripts and clicks happen in a frame of the page."""
+        self._post("/frame", {"id": {ELEMENT: self._element(selector)}})
+        try:
+            yield
+        finally:
+            self._post("/frame", {"id": None})
+
+    def tabs(self) -> list[str]:
+        """The open tabs."""
+        return self._request("GET", "/window/handles", None)
+
+    def new_tab(self) -> str:
+        """Opens a tab and goes there."""
+        tab = self._post("/window/new", {"type": "tab"})["handle"]
+        self.go(tab)
+        return tab
+
+    def go(self, tab: str) -> None:
+        """Goes to a tab."""
+        self._post("/window", {"handle": tab})
+
+    def close_tab(self) -> None:
+        """Closes the tab and goes to the first of the others."""
+        self.go(self._request("DELETE", "/window", None)[0])
 
     def keys(self, text: str) -> None:
         """Types into the page."""
@@ -104,6 +134,9 @@ class Browser:
     def close(self) -> None:
         """Ends the session."""
         self._request("DELETE", "", None)
+
+    def _element(self, selector: str) -> str:
+        return self._post("/element", {"using": "css selector", "value": selector})[ELEMENT]
 
     def _log(self, kind: str) -> list[dict]:
         return self._post("/se/log", {"type": kind})
