@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 from places import ROOT
 
@@ -329,3 +330,29 @@ def test_the_other_small_parts(tmp_path):
     assert all("runs on a GPU or TPU" in row["failed"] for row in rows if "failed" in row)
     page = (tmp_path / "tables.md").read_text()
     assert page.count("Not measured.") == 2  # the fused units and training, which other tests run
+
+
+TRACE = """
+planes {{ name: "/host:CPU"
+  lines {{ name: "tf_XLAEigen/1" events {{ offset_ps: 0 duration_ps: 9000000000000 }} }} }}
+planes {{ name: "{device}"
+  lines {{ name: "Stream #13(Compute)"
+    events {{ offset_ps: 1000000000000 duration_ps: 2000000000000 }}
+    events {{ offset_ps: 5000000000000 duration_ps: 1000000000000 }} }}
+  lines {{ name: "XLA Ops" events {{ offset_ps: 2000000000000 duration_ps: 2000000000000 }} }}
+  lines {{ name: "Stream #14(MemcpyH2D)" events {{ offset_ps: 0 duration_ps: 500000000000 }} }}
+  lines {{ name: "Steps" events {{ offset_ps: 0 duration_ps: 9000000000000 }} }} }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"), [("/device:GPU:0", (4.0, 0.5)), ("/host:metadata", (9.0, None))]
+)
+def test_how_long_a_card_computes(device, expected, tmp_path):
+    """What several lines show at once counts once; without a card the threads of XLA are looked at."""
+    from tools.card.measured.song import busy_seconds
+
+    trace = tmp_path / "a.xplane.pb"
+    text = TRACE.format(device=device)
+    trace.write_bytes(jax.profiler.ProfileData.text_proto_to_serialized_xspace(text))
+    assert busy_seconds(trace) == pytest.approx(expected)

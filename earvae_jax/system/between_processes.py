@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
+from jaxtyping import Float
 
 from earvae_jax.errors import UserError
 
@@ -23,14 +24,14 @@ def local(array: jax.Array) -> jax.Array:
     return array.addressable_data(0)
 
 
-def any_process(answer: bool) -> bool:
-    """Whether `answer` is true in any process; all processes get the same result.
+def gather_numbers(values: Float[np.ndarray, " V"]) -> Float[np.ndarray, "P V"]:
+    """The numbers of all processes, as float32; each process gives as many.
 
     This waits for the step in flight, so the device is idle for some milliseconds.
     """
     if jax.process_count() == 1:
-        return answer
-    return bool(np.any(multihost_utils.process_allgather(np.array(answer))))
+        return values.astype(np.float32)[None]
+    return np.asarray(multihost_utils.process_allgather(values.astype(np.float32)))
 
 
 def gather(value: Any) -> list[Any]:

@@ -16,6 +16,8 @@ _TASK_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 # An sbatch script sees the count but is one process; srun starts so many processes and sets this.
 _SLURM_STEP = "SLURM_STEP_NODELIST"
 _TPU_WORKERS = "TPU_WORKER_HOSTNAMES"
+_TPU_SLICES = "MEGASCALE_NUM_SLICES"
+_AUTO = "auto"
 # A process that has finished waits this long for the slowest; files differ by hours.
 _SHUTDOWN_SECONDS = 24 * 3600
 # A process that has failed waits this long for the others, which may be waiting for it, and then leaves.
@@ -25,7 +27,11 @@ _FAILURE_SECONDS = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags by which several processes find each other."""
     group = parser.add_argument_group("several processes (on SLURM and TPU pods they find each other)")
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    group.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="address of process 0; auto: where JAX finds it out, as on TPU machines of Google Cloud",
+    )
     group.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
     group.add_argument("--process-id", type=int, metavar="I", help="which of them this is, from 0")
 
@@ -46,6 +52,8 @@ def join(arguments: argparse.Namespace) -> tuple[int, int]:
         # Without a cluster's variables a TPU pod still knows its hosts.
         if _in_cluster():
             _initialize("the other tasks of this job")
+    elif given == (_AUTO, None, None):
+        _initialize("the other processes, which --coordinator auto leaves JAX to find")
     elif any(value is None for value in given):
         raise UserError("--coordinator, --num-processes and --process-id are given together or not at all")
     else:
@@ -99,4 +107,4 @@ def _in_cluster() -> bool:
     counts = [name for name in _TASK_COUNTS if name != "SLURM_NTASKS" or _SLURM_STEP in os.environ]
     tasks = max((int(os.environ.get(name) or 1) for name in counts), default=1)
     workers = [name for name in os.environ.get(_TPU_WORKERS, "").split(",") if name]
-    return tasks > 1 or len(workers) > 1
+    return tasks > 1 or len(workers) > 1 or int(os.environ.get(_TPU_SLICES) or 1) > 1

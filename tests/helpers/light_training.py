@@ -81,5 +81,10 @@ def write_config(path: Path, config: TrainConfig) -> Path:
 def run_command(config_file: Path, workdir: Path, *more, before: str = "", **options) -> subprocess.Popen:
     """`earvae train` in a process of its own, after the statements `before`."""
     words = ("train", "--config", config_file, "--workdir", workdir, *more)
+    return run_earvae(*words, before=before, **options)
+
+
+def run_earvae(*words, before: str = "", **options) -> subprocess.Popen:
+    """`earvae` in a process of its own, after the statements `before`."""
     command = [sys.executable, "-c", f"{before}\n{COMMAND}", *map(str, words)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)

@@ -18,7 +18,7 @@ def joined(monkeypatch):
     """What `jax.distributed.initialize` was called with."""
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *address, **_: calls.append(address))
-    for name in ("SLURM_NTASKS", "SLURM_STEP_NODELIST", "TPU_WORKER_HOSTNAMES"):
+    for name in ("SLURM_NTASKS", "SLURM_STEP_NODELIST", "TPU_WORKER_HOSTNAMES", "MEGASCALE_NUM_SLICES"):
         monkeypatch.delenv(name, raising=False)
     return calls
 
@@ -29,13 +29,30 @@ def test_one_process_joins_nobody(joined):
 
 @pytest.mark.parametrize(
     "variables",
-    [{"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[1-4]"}, {"TPU_WORKER_HOSTNAMES": "a,b"}],
+    [
+        {"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[1-4]"},
+        {"TPU_WORKER_HOSTNAMES": "a,b"},
+        {"TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "2"},
+    ],
 )
 def test_tasks_of_a_cluster_find_each_other(joined, monkeypatch, variables):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     join(ALONE)
     assert joined == [()]
+
+
+def test_jax_finds_the_others_where_it_is_told_to(joined):
+    join(argparse.Namespace(coordinator="auto", num_processes=None, process_id=None))
+    assert joined == [()]
+
+
+@pytest.mark.parametrize("given", [("auto", 2, None), (None, 2, 0), ("localhost:1", None, 0)])
+def test_flags_that_are_not_together(joined, given):
+    names = ("coordinator", "num_processes", "process_id")
+    with pytest.raises(UserError, match="together or not at all"):
+        join(argparse.Namespace(**dict(zip(names, given, strict=True))))
+    assert not joined
 
 
 def test_a_batch_script_of_slurm_is_one_process(joined, monkeypatch):

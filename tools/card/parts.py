@@ -102,7 +102,7 @@ PARTS = (
     _benchmark("bfloat16", compiled=True, limit=180),
     _benchmark("float32"),
     _measured("roofline", "encoder and decoder on the card alone", 150, 40),
-    _training("bfloat16", 200),
+    _training("bfloat16", 240),
     _measured("song", "a song from file to file", 100, 30),
     _measured("start", "the second start", 80, 30),
     _measured("step", "one training step against the CPU's", 180, 60),
@@ -115,5 +115,5 @@ PARTS = (
     _benchmark("bfloat16", diffusers=True, limit=120),
     _benchmark("float32", diffusers=True, limit=120),
     _benchmark("bfloat16", batch="auto", diffusers=True, limit=120),
-    _training("float32", 200),
+    _training("float32", 240),
 )

@@ -12,9 +12,10 @@ from absl import logging
 from earvae_jax.errors import UserError
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.parameters import check_fits_in_memory, fingerprint, named_arrays
-from earvae_jax.system.between_processes import any_process, failing_together, gather, local, replicate
+from earvae_jax.system.between_processes import failing_together, gather, local, replicate
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.data.batches import training_batches, training_examples, validation_audio
+from earvae_jax.train.run.agreement import Agreement
 from earvae_jax.train.run.checkpoints import Record, RunCheckpoints
 from earvae_jax.train.run.exports import Exports
 from earvae_jax.train.run.same_run import check_same_origin, rate_jumps
@@ -137,7 +138,8 @@ class _Run:
         pending: Terms | None = None
         compiled: set[bool] = set()
         # All processes stop at the same step; `interrupted` belongs to one process and decides nothing else.
-        while done < config.steps and not (stopped := any_process(self.interrupted)):
+        agreement = Agreement()
+        while done < config.steps and not (stopped := agreement.to_stop(self.interrupted)):
             audio = jax.make_array_from_process_local_data(self.program.split, next(self.batches))
             adversarial = config.adversarial is not None and done >= config.adversarial.start_step
             if adversarial not in compiled and self.first:

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import small_training
 from places import HELPERS
-from tolerances import ACCUMULATION
+from tolerances import ACCUMULATION, TILED
 
 pytest.importorskip("grain", reason="training needs the extra `train`")
 
 from earvae_jax import checkpoints
+from earvae_jax.audio.writer import write
 from earvae_jax.errors import UserError
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.run.loop import train
@@ -97,10 +98,13 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def start_two(config_file, workdir, *more, before=("", "")):
+def start_two(config_file, workdir, *more, devices=1, before=("", "")):
     address = f"localhost:{free_port()}"
     flags = ("--coordinator", address, "--num-processes", 2, "--process-id")
-    return [start(config_file, workdir, *flags, index, *more, before=before[index]) for index in range(2)]
+    return [
+        start(config_file, workdir, *flags, index, *more, devices=devices, before=before[index])
+        for index in range(2)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +160,7 @@ def test_a_signal_to_one_of_two_processes_stops_both(config_file, tmp_path, last
     """In the middle of a run, and while the last step is saved."""
     step = STEPS if last else 2
     before = (
+        "import earvae_jax.train.run.agreement as agreement; agreement.SECONDS = 0.0\n"  # before each step
         "import os, signal; from earvae_jax.train.run.checkpoints import RunCheckpoints as saves\n"
         "save = saves.save\n"
         "def interrupted(self, state, step, *rest):\n"
@@ -163,10 +168,41 @@ def test_a_signal_to_one_of_two_processes_stops_both(config_file, tmp_path, last
         "    save(self, state, step, *rest)\n"
         "saves.save = interrupted"
     )
-    for said in wait(*start_two(config_file, tmp_path, before=("", before))):
+    often, _ = before.split("\n", 1)
+    for said in wait(*start_two(config_file, tmp_path, before=(often, before))):
         assert ("the same command continues" in said) != last
     steps = checkpoints.read_info(tmp_path / "model.safetensors").provenance["trained_steps"]
     assert steps == light_training.saved_steps(tmp_path)[-1] == step
+
+
+@pytest.mark.slow
+def test_two_hosts_of_four_devices_train_and_encode_as_one(config_file, small_checkpoint, tmp_path):
+    """Twenty steps, with an agreement every few of them; and a folder of songs, each host its share."""
+    config = dataclasses.replace(TrainConfig.from_json(config_file), steps=20, checkpoint_every=20)
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    train(config, alone)
+    longer = ("--set", "steps=20", "--set", "checkpoint_every=20")
+    wait(*start_two(config_file, together, *longer, devices=4))
+    assert_same_state(together, config, light_training.state_of(alone, config))
+
+    songs = {f"{index}.wav": 0.1 * small_training.music(1, seed=index)[0] for index in range(4)}
+    for name, audio in songs.items():
+        write(tmp_path / "songs" / name, np.tile(audio, (3 + len(name), 1)), 8000)
+    address = f"localhost:{free_port()}"
+    flags = ("--coordinator", address, "--num-processes", 2, "--process-id")
+    words = ("encode", tmp_path / "songs", "--checkpoint", small_checkpoint, "--output-dir")
+    hosts = [
+        light_training.run_earvae(*words, tmp_path / "two", *flags, index, env=environment(4))
+        for index in range(2)
+    ]
+    said = wait(*hosts)
+    assert all("2 done" in each for each in said), said
+    wait(light_training.run_earvae(*words, tmp_path / "one", env=environment(1)))
+    for name in songs:
+        ours, theirs = (np.load((tmp_path / where / name).with_suffix(".npz")) for where in ("two", "one"))
+        for part in ("mean", "std"):
+            peak = np.abs(theirs[part]).max()
+            np.testing.assert_allclose(ours[part], theirs[part], rtol=0, atol=TILED * peak)
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from earvae_jax import checkpoints
 from earvae_jax.audio.writer import write
 from earvae_jax.errors import UserError
 from earvae_jax.train.run import loop
+from earvae_jax.train.run.agreement import Agreement
 from earvae_jax.train.run.checkpoints import RunCheckpoints
 from earvae_jax.train.watch.validation import Validator
 
@@ -66,7 +67,7 @@ def provenance(path: Path) -> dict:
 def test_what_all_processes_agree_on_decides(tmp_path, monkeypatch, light):
     """Another process was told to stop; this one was told too late."""
     answers = iter([False, False, True])
-    monkeypatch.setattr(loop, "any_process", lambda own: next(answers))
+    monkeypatch.setattr(Agreement, "to_stop", lambda self, wanted: next(answers))
     config = light_training.config(steps=3, checkpoint_every=100)
     assert loop.train(config, tmp_path) == 2
     assert light_training.saved_steps(tmp_path) == [2]
@@ -80,7 +81,7 @@ def test_what_all_processes_agree_on_decides(tmp_path, monkeypatch, light):
         save(self, state, step, *rest)
 
     monkeypatch.setattr(RunCheckpoints, "save", interrupted_save)
-    monkeypatch.setattr(loop, "any_process", lambda own: False)
+    monkeypatch.setattr(Agreement, "to_stop", lambda self, wanted: False)
     assert loop.train(config, tmp_path) == 3
     assert saved == [3] == light_training.saved_steps(tmp_path)[1:]
 

@@ -106,7 +106,11 @@ def _fused(
     units: list[ResidualUnit], after: SnakeBeta, x: Float[Array, "B T C"], *, interpret: bool
 ) -> Float[Array, "B T C"]:
     weights = [unit_weights(unit, x.dtype) for unit in units]
-    return _kernels().run_units(x, weights, snake_weights(after), _extent(x), interpret=interpret)
+    options: dict[str, Any] = {"interpret": interpret}
+    shared_memory = getattr(jax.local_devices()[0], "shared_memory_per_block_optin", None)
+    if shared_memory is not None:  # as the codec asks a GPU
+        options["shared_memory"] = shared_memory
+    return _kernels().run_units(x, weights, snake_weights(after), _extent(x), **options)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from tools.card.measured.part import Asked, run
 from tools.card.measured.timing import seconds_of
 
 _SIDE, _SMALL_SIDE = 8192, 512  # of the matrices
-_NUMBERS, _SMALL_NUMBERS = 1 << 28, 1 << 22  # in the array
+_NUMBERS, _SMALL_NUMBERS = 1 << 27, 1 << 22  # in the array
 _WINDOW, _SMALL_WINDOW = 1024, 64  # latents
 # What a card might be faster with; "auto" is what the commands take today.
 _WAYS = (("bfloat16", ("auto", "fused", "plain")), ("float32", ("auto",)), ("tf32", ("auto", "fused")))

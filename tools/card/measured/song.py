@@ -77,7 +77,7 @@ def busy_seconds(trace: Path) -> tuple[float | None, float | None]:
             if "Stream" in line.name or line.name == "XLA Ops":
                 is_copy = "Memcpy" in line.name and "Compute" not in line.name
                 (copying if is_copy else computing).extend(_spans(line))
-    if not planes:
+    if not planes and jax.default_backend() == "cpu":
         host = (plane for plane in profile.planes if plane.name == "/host:CPU")
         computing = [
             span for plane in host for line in plane.lines if "XLA" in line.name for span in _spans(line)
