@@ -71,6 +71,7 @@ EXCEPTIONS = {
     ("infer.benchmark.contenders", "convert.torch_port.model"),
     ("infer.benchmark.beside_diffusers", "convert.to_torch"),  # writes the model for diffusers
     ("train.studies.torch_step", "convert.torch_port.model"),
+    ("train.studies.bands", "infer"),
     ("train.studies.transforms", "infer"),
     ("train.run.songs", "infer"),  # a run measures whole songs as its users will reconstruct them
 }

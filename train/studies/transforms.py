@@ -168,13 +168,13 @@ def _run(options: argparse.Namespace) -> int:
     for path, relative in tqdm.tqdm(found, unit="piece", disable=not interactive):
         name = shown(relative)
         try:
-            audio, reconstruction = _read(path), None
-            stretch = _middle(len(audio), options.excerpt_seconds)
+            audio, reconstruction = read_at_rate(path), None
+            stretch = middle(len(audio), options.excerpt_seconds)
             if made is not None:
                 partner = made.get(relative.with_suffix(""))
                 if partner is None:
                     raise UserError(f"{name}: has no reconstruction in {options.reconstructions}")
-                reconstruction = _read(partner)[stretch]
+                reconstruction = read_at_rate(partner)[stretch]
                 if reconstruction.shape[1] != audio.shape[1] or not len(reconstruction):
                     raise UserError(f"{shown(partner)}: has other channels than its original or is too short")
             if codec is not None:
@@ -194,7 +194,7 @@ def _run(options: argparse.Namespace) -> int:
     return int(bool(failures))
 
 
-def _read(path: Path) -> Float[np.ndarray, "T C"]:
+def read_at_rate(path: Path) -> Float[np.ndarray, "T C"]:
     """A file at 44.1 kHz."""
     audio, rate = read(path)
     audio = resample(audio, rate, RATE) if rate != RATE else audio
@@ -203,7 +203,7 @@ def _read(path: Path) -> Float[np.ndarray, "T C"]:
     return audio
 
 
-def _middle(samples: int, seconds: float | None) -> slice:
+def middle(samples: int, seconds: float | None) -> slice:
     """The middle part of a file, which is measured."""
     wanted = samples if seconds is None else min(samples, max(1, round(seconds * RATE)))
     start = (samples - wanted) // 2

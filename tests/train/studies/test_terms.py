@@ -9,7 +9,7 @@ import small_training
 
 pytest.importorskip("grain")
 
-from earvae_jax.train.studies import terms
+from earvae_jax.train.studies import bands, terms
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -29,7 +29,7 @@ def test_errors_are_found_in_their_band_and_place():
     low, high = np.sin(2 * np.pi * 100 * time), np.sin(2 * np.pi * 5000 * time)
     audio = np.stack([low + high, low - high], axis=-1)[None]  # mid is low, side is high
     halved = np.stack([low + high / 2, low - high / 2], axis=-1)[None]
-    found = terms.band_errors(audio, halved, 44_100)
+    found = bands.band_errors(audio, halved, 44_100)
     assert found["side 4000–22050"] == pytest.approx(20 * np.log10(0.5), abs=0.01)
     assert found["mid 0–200"] < -60
 

@@ -177,7 +177,7 @@ def test_a_checkpoint_is_measured_as_its_reconstructions(folders, small_checkpoi
     words = [folders / "music", "--checkpoint", small_checkpoint, "--json", folders / "out.json"]
     assert transforms.main([*map(str, words)]) == 0
     pieces = {piece["name"]: piece for piece in json.loads((folders / "out.json").read_text())["pieces"]}
-    audio = transforms._read(folders / "music" / "a" / "one.flac")
+    audio = transforms.read_at_rate(folders / "music" / "a" / "one.flac")
     made = Codec.load(small_checkpoint).reconstruct(audio, sample_rate=44_100)
     assert pieces["a/one.flac"]["metrics"]["model"] == pytest.approx(transforms.measure(audio, made, 44_100))
     change = transforms.side_ratio(made) - transforms.side_ratio(audio)
