@@ -36,7 +36,7 @@ _SUBCOMMANDS = {
     "parity": ("earvae_jax.convert.parity.command", "prove that PyTorch and JAX compute the same"),
     "benchmark": ("earvae_jax.infer.benchmark.command", "measure speed and memory on this machine"),
     "models": ("earvae_jax.convert.models_command", "list the published models that have a name"),
-    "info": ("earvae_jax.infer.commands.info", "print a checkpoint's config, sizes and provenance"),
+    "info": ("earvae_jax.infer.commands.info", "print what a checkpoint or a collection of latents holds"),
 }
 _INTERRUPTED, _TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM, as shells report them
 
