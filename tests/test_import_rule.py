@@ -33,7 +33,7 @@ ALLOWED = {
     "convert.foreign": "",
     "convert.torch_port": "",
     "convert.parity": "convert convert.foreign convert.torch_port",
-    "infer": "infer.engine infer.inputs infer.latents",
+    "infer": "infer.engine infer.inputs infer.latents infer.latent_sets",
     "infer.formulations": "",
     "infer.latents": "",
     "infer.latent_sets": "infer.latents",
