@@ -40,8 +40,8 @@ class LatentCrops:
       length: latents in a crop.
       seed: of order, places and noise.
       sample: whether to draw from the posterior, anew for each crop, in place of its mean.
-      normalize: whether to bring each dimension to mean 0 and deviation 1, by what the statistics say of means
-        or for samples.
+      normalize: whether to bring each dimension to mean 0 and deviation 1, by the statistics of means or of
+        samples, whichever are drawn.
       statistics: those to normalise by; default: of `latents`, for which single files are all read once.
 
     Raises:
