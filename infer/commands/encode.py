@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.shards is not None:
         return encode_shards(
             arguments, found, output_dir, process=process, processes=processes, reading=reading
-        ).status
+        )
 
     jobs = jobs_for(found, output_dir, ".npz", EXTENSIONS)
     jobs, refused = share(jobs, process=process, processes=processes)

@@ -31,10 +31,10 @@ def encode_shards(
     process: int,
     processes: int,
     reading: Mapping[str, Any],
-) -> Report:
+) -> int:
     """Encodes this process's share of the files, and describes all shards that are there.
 
-    A file counts as done, and is reported, when its shard has its name.
+    A file counts as done, and is reported, when its shard has its name. Returns the exit status.
     """
     check_installed(arguments.shards)
     # Endings are kept: another recording of the same song that comes later must not change a name.
@@ -87,8 +87,12 @@ def encode_shards(
                 counter.failed(waiting[index], error)
 
         codec.run(map(task, waiting), done)
-    write_summaries(output_dir)
-    return report
+    try:
+        write_summaries(output_dir)
+    except UserError as error:  # the latents are there; the same command writes what describes them
+        logging.error("%s", error)
+        return 1
+    return report.status
 
 
 def _is_there(job: Job, store: ShardStore, report: Report) -> bool:

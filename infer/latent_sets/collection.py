@@ -252,12 +252,13 @@ class _InShard:
 
 
 def _record(path: str, number: int) -> bytes:
-    return bytes(_reader(path, os.getpid()).read([number])[0])
+    status = Path(path).stat()
+    return bytes(_reader(path, os.getpid(), status.st_ino, status.st_mtime_ns).read([number])[0])
 
 
 @functools.lru_cache(maxsize=_SHARDS_OPEN)
-def _reader(path: str, process: int) -> Any:
-    """An open ArrayRecord file; a forked process opens its own."""
+def _reader(path: str, process: int, *_identity: int) -> Any:
+    """An open ArrayRecord file; a forked process opens its own, and a new file of that name is another."""
     return shards.array_record().ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0")
 
 

@@ -12,7 +12,7 @@ from earvae_jax.borders import explaining, read_json, reason, shown
 from earvae_jax.errors import UserError
 from earvae_jax.infer.latent_sets.shards import SUFFIXES
 from earvae_jax.infer.latent_sets.statistics import Statistics
-from earvae_jax.infer.latents import NUMBER_FORMATS
+from earvae_jax.infer.latents import NUMBER_FORMATS, number_format
 from earvae_jax.system.atomic import replacing
 
 FORMAT_VERSION = 1
@@ -48,7 +48,8 @@ class Settings:
         counts = (self.model_sample_rate, self.downsampling_ratio, self.latent_dim)
         known = self.kind in SUFFIXES and self.latent_dtype in NUMBER_FORMATS
         whole = all(type(count) is int and count > 0 for count in counts)
-        if not (known and whole and self.holds in ("mean", "mean+std")):
+        named = all(isinstance(text, str) for text in (self.model, self.compute_dtype))
+        if not (named and known and whole and self.holds in ("mean", "mean+std")):
             raise ValueError("unknown settings")
 
     @property
@@ -154,7 +155,24 @@ def read_record(shard: Path) -> Record:
         statistics = Statistics.from_dict(found["statistics"])
         if len(statistics.mean) != settings.latent_dim or not entries:
             raise ValueError("its parts do not fit together")
+        _check_size(shard, settings, entries)
         return Record(settings, str(found["model_name"]), entries, statistics)
+
+
+def _check_size(shard: Path, settings: Settings, entries: Sequence[Entry]) -> None:
+    """Raises a `UserError` if a shard is smaller than what it should hold."""
+    row = settings.latent_dim * number_format(settings.latent_dtype).itemsize
+    if settings.kind == "webdataset":
+        ends = (max(entry.offset, entry.std_offset or 0) + entry.latents * row for entry in entries)
+        needed = max(ends)
+    else:
+        arrays = 2 if settings.holds == "mean+std" else 1
+        needed = sum(entry.latents for entry in entries) * row * arrays
+    if shard.stat().st_size < needed:
+        raise UserError(
+            f"{shown(shard)}: cut short: {needed} bytes and more are expected; remove it and "
+            f"{shard.with_suffix('.json').name}, and encode again"
+        )
 
 
 def read_records(folder: Path) -> dict[Path, Record]:

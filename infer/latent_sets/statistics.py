@@ -96,6 +96,8 @@ class Statistics:
         fits = mean.ndim == 1 and scatter.shape == 2 * mean.shape
         if not fits or (noise is not None and noise.shape != mean.shape):
             raise ValueError("the statistics have other shapes than [D] and [D, D]")
+        if not all(np.isfinite(sums).all() for sums in (mean, scatter, *(() if noise is None else (noise,)))):
+            raise ValueError("the statistics are not finite")
         return cls(int(values["count"]), mean, scatter, noise)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from earvae_jax.errors import UserError
 from earvae_jax.infer.latent_dataset import LatentCrops, latent_batches, open_latents
+from earvae_jax.infer.latent_sets.records import write_summaries
 from earvae_jax.infer.latents import write_latents
 
 ITEMS = {f"{number}.wav": count for number, count in enumerate((5, 64, 33, 1, 17, 100))}
@@ -197,6 +198,33 @@ def test_a_shard_that_was_cut_is_named(kind, tmp_path):
     latent_items.write(tmp_path, {"a": 300}, latent_items.settings(kind))
     (shard,) = tmp_path.glob("latents-*[!n]")
     data = shard.read_bytes()
-    shard.write_bytes(data[: len(data) // 4])
-    with pytest.raises(UserError, match=rf"{shard.name}: a cannot be read from it"):
-        [LatentCrops(tmp_path, 200)[number] for number in range(3)]
+    shard.write_bytes(data[:5000])
+    with pytest.raises(UserError, match=rf"{shard.name}: cut short: .* encode again"):
+        LatentCrops(tmp_path, 200)
+    if kind == "arrayrecord":  # its blocks have checksums; a tar file's numbers have none
+        shard.write_bytes(data[:9000] + bytes(200) + data[9200:])
+        with pytest.raises(UserError, match=rf"{shard.name}: a cannot be read from it"):
+            [LatentCrops(tmp_path, 300)[number] for number in range(3)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_damaged_record_is_one_line(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("damaged")
+    latent_items.write(folder, {"a": 9, "b": 5})
+    (record,) = folder.glob("latents-*.json")
+    found = json.loads(record.read_text())
+    part = data.draw(st.sampled_from([found, found["settings"], *found["items"], found["statistics"]]))
+    key = data.draw(st.sampled_from(sorted(part)))
+    odd = [None, -1, 0, 10**18, 1.5, "x", [], {}, [[]], True, float("nan")]
+    part[key] = data.draw(st.sampled_from(odd))
+    if data.draw(st.booleans()):
+        del part[key]
+    record.write_text(json.dumps(found))
+    try:
+        crops = LatentCrops(folder, 4)
+        for number in range(6):
+            crops[number]
+        write_summaries(folder)
+    except UserError as error:
+        assert str(folder) in str(error) and "\n" not in str(error)

@@ -150,7 +150,7 @@ runs = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=3), max_size=4
 def test_every_latent_is_there_once(tmp_path_factory, counts, kind, dtype, holds, size, killed, last):
     """Runs of one to three processes, each killed at a moment of its own; then one that nobody kills."""
     folder = tmp_path_factory.mktemp("shards")
-    items = {f"album {n % 2}/ö{n}.wav": count for n, count in enumerate(counts)}
+    items = {f"album {n % 2}/ö{n}\udcff.wav": count for n, count in enumerate(counts)}
     made = settings(kind, dtype, holds)
     with pytest.MonkeyPatch.context() as patched:
         killer = Killer(patched)
