@@ -68,7 +68,6 @@ class Entry:
       offset: in a tar file, the byte at which the numbers of the mean begin; else the number of the record.
       std_offset: the same for the std in a tar file; None without a std, and for records.
       latents: N.
-      seconds: length of the audio.
       sample_rate, samples, channels: of the audio.
     """
 
@@ -76,7 +75,6 @@ class Entry:
     offset: int
     std_offset: int | None
     latents: int
-    seconds: float
     sample_rate: int
     samples: int
     channels: int
@@ -87,6 +85,11 @@ class Entry:
         whole = all(type(number) is int and number >= 0 for number in (*counts, *places))
         if not whole or not all(counts) or not isinstance(self.file, str):
             raise ValueError("an item is not described as it should be")
+
+    @property
+    def seconds(self) -> float:
+        """Length of the audio."""
+        return self.samples / self.sample_rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +156,8 @@ def read_record(shard: Path) -> Record:
         settings = Settings(**found["settings"])
         entries = [Entry(**item) for item in found["items"]]
         statistics = Statistics.from_dict(found["statistics"])
-        if len(statistics.mean) != settings.latent_dim or not entries:
+        counted = statistics.count == sum(entry.latents for entry in entries)
+        if len(statistics.mean) != settings.latent_dim or not counted or not entries:
             raise ValueError("its parts do not fit together")
         _check_size(shard, settings, entries)
         return Record(settings, str(found["model_name"]), entries, statistics)
@@ -258,6 +262,7 @@ def _write_index(path: Path, records: dict[Path, Record]) -> None:
                 "file": entry.file,
                 "shard": shard.name,
                 **{key: value for key, value in dataclasses.asdict(entry).items() if key != "file"},
+                "seconds": entry.seconds,
                 "dim": settings.latent_dim,
                 "dtype": settings.latent_dtype,
                 "latent_rate_hz": settings.model_sample_rate / settings.downsampling_ratio,

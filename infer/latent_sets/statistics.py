@@ -96,8 +96,9 @@ class Statistics:
         fits = mean.ndim == 1 and scatter.shape == 2 * mean.shape
         if not fits or (noise is not None and noise.shape != mean.shape):
             raise ValueError("the statistics have other shapes than [D] and [D, D]")
-        if not all(np.isfinite(sums).all() for sums in (mean, scatter, *(() if noise is None else (noise,)))):
-            raise ValueError("the statistics are not finite")
+        squares = np.diagonal(scatter) if noise is None else np.append(np.diagonal(scatter), noise)
+        if not (np.isfinite(mean).all() and np.isfinite(scatter).all() and (squares >= 0).all()):
+            raise ValueError("the statistics hold what no latents can have")
         return cls(int(values["count"]), mean, scatter, noise)
 
 

@@ -189,7 +189,6 @@ class _OpenShard:
                 offset,
                 std_offset,
                 len(latents.mean),
-                latents.samples / latents.sample_rate,
                 latents.sample_rate,
                 latents.samples,
                 latents.channels,
