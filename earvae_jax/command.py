@@ -38,7 +38,7 @@ _SUBCOMMANDS = {
     "models": ("earvae_jax.convert.models_command", "list the published models that have a name"),
     "push": ("earvae_jax.convert.push.command", "publish a checkpoint on the Hugging Face Hub"),
     "demo": ("earvae_jax.infer.web_app.command", "serve a page to hear and see what a model makes of a song"),
-    "info": ("earvae_jax.infer.commands.info", "print a checkpoint's config, sizes and provenance"),
+    "info": ("earvae_jax.infer.commands.info", "print what a checkpoint or a collection of latents holds"),
 }
 _INTERRUPTED, _TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM, as shells report them
 

@@ -32,6 +32,7 @@ def pytest_collection_modifyitems(items):
         "test_devices",
         "test_ablation",
         "test_docs",
+        "test_notebooks",
         "test_parity.py",
     )
     items.sort(key=lambda item: not item.path.name.startswith(long))

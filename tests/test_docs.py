@@ -190,6 +190,8 @@ def check_fuzz(words: list[str]) -> None:
 
 
 def run_python(block: pages.Block, page: pages.Page, namespace: dict, folder: Path) -> None:
+    if "import torch\n" in block.text and importlib.util.find_spec("torch") is None:
+        return
     lay_checkpoint(folder, block.text)
     text = block.text
     for long, short in SHORTER.items():

@@ -15,11 +15,13 @@ _USUAL_LONGEST = 255  # bytes of a name, where the system does not say
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a temporary path beside `path`; it is renamed to `path` if the block succeeds, else removed.
 
-    Parent folders are made. Temporary files that a killed process left for the same name are removed; those
-    of a process that still runs, or of another host, are kept. `path` may have the longest name allowed.
+    With `durable`, the content is on the disk before the name is, and the name when this returns, so that a
+    power failure takes neither; that is for a file, not a folder. Parent folders are made. Temporary files
+    that a killed process left for the same name are removed; those of a process that still runs, or of
+    another host, are kept. `path` may have the longest name allowed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,9 +30,22 @@ def replacing(path: str | Path) -> Iterator[Path]:
     remove(temporary)
     try:
         yield temporary
+        if durable:
+            _flush(temporary)
         _rename(temporary, path)
+        if durable:
+            _flush(path.parent)
     finally:
         remove(temporary)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes what killed processes of this host were writing in a folder, whatever its name was to be."""
+    for entry in list(os.scandir(folder)):
+        process = entry.name.removesuffix(_SUFFIX).rpartition(f".{socket.gethostname()}-")[2]
+        ours = entry.name.startswith(".") and entry.name.endswith(_SUFFIX) and process.isdecimal()
+        if ours and not _is_running(int(process)):
+            remove(Path(entry.path))
 
 
 def remove(path: Path) -> None:
@@ -39,6 +54,18 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Waits until the disk has a file's content, or a folder's names where the system offers that."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some network folders refuse
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _rename(temporary: Path, path: Path) -> None:

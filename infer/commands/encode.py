@@ -1,6 +1,8 @@
 """`earvae encode`: write the latents of audio files."""
 
 import argparse
+import dataclasses
+import math
 
 from earvae_jax.infer.commands.arguments import (
     add_codec_arguments,
@@ -17,12 +19,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from earvae_jax.system.processes import add_arguments as add_process_arguments
 
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="audio files and folders of them")
-    parser.add_argument("--output-dir", required=True, metavar="DIR", help="folder for the NAME.npz files")
+    parser.add_argument(
+        "--output-dir", required=True, metavar="DIR", help="folder for the NAME.npz files, or for the shards"
+    )
+    parser.add_argument(
+        "--latents",
+        default="mean+std",
+        choices=("mean", "mean+std"),
+        help="what to keep: mean alone is half as large, mean+std can be sampled; default: mean+std",
+    )
     parser.add_argument(
         "--latent-dtype",
         default="float32",
-        choices=("float32", "float16"),
+        choices=("float32", "float16", "bfloat16"),
         help="number format of the files; default: float32",
+    )
+    parser.add_argument(
+        "--shards",
+        choices=("webdataset", "arrayrecord"),
+        metavar="KIND",
+        help="write many files into each of a few large ones: webdataset (tar files) or arrayrecord",
+    )
+    parser.add_argument(
+        "--shard-size", type=_megabytes, metavar="MB", help="where a shard ends, in 10^6 bytes; default: 256"
     )
     add_reading_arguments(parser)
     add_codec_arguments(parser)
@@ -40,15 +59,29 @@ def run(arguments: argparse.Namespace) -> int:
 
     from earvae_jax.audio.reader import AudioReader
     from earvae_jax.audio.search import EXTENSIONS, find_audio
+    from earvae_jax.errors import UserError
+    from earvae_jax.infer.commands.encode_shards import encode_shards
     from earvae_jax.infer.commands.jobs import Job, run_jobs, share, writable_folder
-    from earvae_jax.infer.commands.made_with import latent_maker, made_with
+    from earvae_jax.infer.commands.made_with import latent_maker, latents_in_words, made_with
     from earvae_jax.infer.commands.output_names import jobs_for
     from earvae_jax.infer.engine.task import Task
     from earvae_jax.infer.latents import write_latents
 
+    if arguments.shards is None and arguments.shard_size is not None:
+        raise UserError("--shard-size says where a shard ends: it goes with --shards")
+    if arguments.shards is not None and arguments.overwrite:
+        raise UserError(
+            "--overwrite would leave old and new latents in one folder of shards: take another --output-dir"
+        )
     found = find_audio(arguments.inputs, output_dir=Path(arguments.output_dir))
     output_dir = writable_folder(arguments.output_dir)
     process, processes = join_processes(arguments)
+    reading = reading_options(arguments)
+    if arguments.shards is not None:
+        return encode_shards(
+            arguments, found, output_dir, process=process, processes=processes, reading=reading
+        )
+
     jobs = jobs_for(found, output_dir, ".npz", EXTENSIONS)
     jobs, refused = share(jobs, process=process, processes=processes)
     codec = open_codec(arguments)
@@ -57,16 +90,27 @@ def run(arguments: argparse.Namespace) -> int:
         "downsampling_ratio": codec.config.downsampling_ratio,
         "compute_dtype": arguments.dtype,
     }
-
-    reading = reading_options(arguments)
-    this = made_with(codec.model_fingerprint, arguments.dtype, f"{arguments.latent_dtype} latents")
+    with_std = arguments.latents == "mean+std"
+    held = latents_in_words(arguments.latent_dtype, with_std=with_std)
+    this = made_with(codec.model_fingerprint, arguments.dtype, held)
 
     def task(job: Job) -> Task:
         def keep(latents):
-            write_latents(job.output, latents, dtype=arguments.latent_dtype, metadata=described)
+            kept = latents if with_std else dataclasses.replace(latents, std=None)
+            write_latents(job.output, kept, dtype=arguments.latent_dtype, metadata=described)
 
         return Task(job.name, audio=functools.partial(AudioReader, job.source, **reading), keep=keep)
 
     return run_jobs(
         codec, jobs, task, failed=refused, overwrite=arguments.overwrite, made_by=latent_maker, this=this
     ).status
+
+
+def _megabytes(text: str) -> float:
+    try:
+        size = float(text)
+    except ValueError:
+        size = math.nan
+    if not 0 < size < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of megabytes")
+    return size

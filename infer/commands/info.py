@@ -1,4 +1,4 @@
-"""`earvae info`: print what a checkpoint holds."""
+"""`earvae info`: print what a checkpoint, or a collection of latents, holds."""
 
 import argparse
 
@@ -9,20 +9,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         nargs="?",
         metavar="CHECKPOINT",
-        help="the model, as --checkpoint takes it; default: the demo model",
+        help="a model, as --checkpoint takes it, or latents: a file or a folder; default: the demo model",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints config, sizes, receptive fields and provenance as JSON."""
+    """Prints as JSON a model's config, sizes, receptive fields and provenance, or what latents are like."""
     import json
     import math
+    import re
     import sys
 
     from earvae_jax.checkpoints import read_info
     from earvae_jax.infer.engine.receptive_field import decoder_reach, encoder_reach
+    from earvae_jax.infer.latent_sets.collection import open_latents, summary
     from earvae_jax.parameters import expected_arrays
 
+    if arguments.checkpoint is not None and _is_of_latents(arguments.checkpoint):
+        text = json.dumps(summary(open_latents(arguments.checkpoint)), indent=2)
+        # A list of numbers is one line, not sixty-four.
+        text = re.sub(r"\[[^][]*\]", lambda found: " ".join(found[0].split()), text)
+        sys.stdout.write(text + "\n")
+        return 0
     info = read_info(arguments.checkpoint)
     config = info.config
     arrays = expected_arrays(config)
@@ -41,3 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
     }
     sys.stdout.write(json.dumps(described, indent=2) + "\n")
     return 0
+
+
+def _is_of_latents(place: str) -> bool:
+    from earvae_jax.borders import exists
+    from earvae_jax.checkpoints import is_checkpoint
+    from earvae_jax.infer.latent_sets.collection import holds_latents
+
+    return exists(place) and not is_checkpoint(place) and holds_latents(place)

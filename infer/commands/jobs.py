@@ -100,33 +100,61 @@ def run_jobs(
     """
     report = Report(failed=list(failed))
     waiting = [job for job in jobs if not _is_there(job, report, overwrite, made_by, this)]
-    interactive = sys.stderr.isatty()
-    started = time.monotonic()
-    with tqdm.tqdm(total=len(waiting), unit="file", disable=not interactive) as bar:
+    with Counter(report, len(waiting)) as counter:
 
         def done(index: int, error: UserError | None) -> None:
             job = waiting[index]
-            bar.update()
+            counter.advance()
             if error is None:
-                report.done.append(job)
-                if not interactive:
-                    logging.info("%s -> %s", shown(job.source), shown(job.output))
+                counter.succeeded(job, job.output)
             else:
-                report.failed.append(job)
-                # Errors of readers and writers already name the file.
-                named = str(error).startswith((f"{shown(job.source)}:", f"{shown(job.output)}:"))
-                logging.error("%s", error if named else f"{shown(job.source)}: {error}")
+                counter.failed(job, error)
 
         codec.run(map(make_task, waiting), done)
-    seconds = time.monotonic() - started
-    logging.info(
-        "%d done in %.1f s, %d already there, %d failed",
-        len(report.done),
-        seconds,
-        len(report.skipped) + len(report.unknown),
-        len(report.failed),
-    )
     return report
+
+
+class Counter:
+    """Reports jobs as they end, and shows progress: a bar on a terminal, elsewhere a line for each file.
+
+    A context manager; at its end it says how many jobs came out how, unless an exception ends the run.
+    """
+
+    def __init__(self, report: Report, total: int):
+        self._report, self._started = report, time.monotonic()
+        self._interactive = sys.stderr.isatty()
+        self._bar = tqdm.tqdm(total=total, unit="file", disable=not self._interactive)
+
+    def advance(self) -> None:
+        """One more job has been worked on."""
+        self._bar.update()
+
+    def succeeded(self, job: Job, place: Path) -> None:
+        """A job's result has its place."""
+        self._report.done.append(job)
+        if not self._interactive:
+            logging.info("%s -> %s", shown(job.source), shown(place))
+
+    def failed(self, job: Job, error: UserError) -> None:
+        """A job failed."""
+        self._report.failed.append(job)
+        # Errors of readers and writers already name the file.
+        named = str(error).startswith((f"{shown(job.source)}:", f"{shown(job.output)}:"))
+        logging.error("%s", error if named else f"{shown(job.source)}: {error}")
+
+    def __enter__(self) -> "Counter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._bar.close()
+        if kind is None:
+            logging.info(
+                "%d done in %.1f s, %d already there, %d failed",
+                len(self._report.done),
+                time.monotonic() - self._started,
+                len(self._report.skipped) + len(self._report.unknown),
+                len(self._report.failed),
+            )
 
 
 def _is_there(job: Job, report: Report, overwrite: bool, made_by: Callable[[Path], str], this: str) -> bool:

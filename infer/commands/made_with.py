@@ -15,6 +15,11 @@ def made_with(model_fingerprint: str, *settings: str) -> str:
     return f"model {model_fingerprint[:12]} ({', '.join(settings)})"
 
 
+def latents_in_words(dtype: str, *, with_std: bool) -> str:
+    """What a latent file holds, in words."""
+    return f"{dtype} {'latents' if with_std else 'means'}"
+
+
 def comment(maker: str) -> str:
     """The comment that goes into the metadata of an audio file."""
     return f"{_MARK}{maker}"
@@ -32,6 +37,7 @@ def latent_maker(path: str | Path) -> str:
         with np.load(path, allow_pickle=False) as file:
             described = json.loads(str(file["metadata"]))
             stored = described.get("latent_dtype") or file["mean"].dtype
-        return made_with(described["model"], described["compute_dtype"], f"{stored} latents")
+            held = latents_in_words(str(stored), with_std="std" in file)
+        return made_with(described["model"], described["compute_dtype"], held)
     except Exception:  # noqa: BLE001 - whatever it is: this is no latent file of this project
         return ""

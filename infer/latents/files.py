@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
@@ -15,6 +16,7 @@ from earvae_jax.errors import UserError
 from earvae_jax.system.atomic import replacing
 
 FORMAT_VERSION = 1
+NUMBER_FORMATS = ("float32", "float16", "bfloat16")
 _FIELDS = ("sample_rate", "samples", "channels", "model", "name")
 _LARGE = 1 << 30  # bytes, about the latents of a day
 _MOST = {"sample_rate": 2**31, "samples": 2**53, "channels": 2**10}  # far above any real file
@@ -49,23 +51,28 @@ class Latents:
         return np.array(self.mean, dtype=dtype, copy=copy)
 
 
-def write_latents(
-    path: str | Path, latents: Latents, *, dtype: str = "float32", metadata: dict[str, Any] | None = None
-) -> None:
-    """Writes `mean` and, if there is one, `std` [N, D], and a JSON string `metadata`.
+def number_format(name: str) -> np.dtype:
+    """The type of that name; NumPy alone does not know bfloat16."""
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
-    The file gets its name once it is complete.
+
+def narrowed(latents: Latents, dtype: str, name: str) -> dict[str, Float[np.ndarray, "N D"]]:
+    """`mean` and, if there is one, `std` in a number format.
 
     Raises:
-      UserError: the file cannot be written, or float16 cannot hold a value.
+      UserError: the format cannot hold a value; the message begins with `name`.
     """
-    narrow: dict[str, Any] = {"mean": latents.mean.astype(dtype)}
-    if latents.std is not None:
-        narrow["std"] = latents.std.astype(dtype)
+    arrays = {"mean": latents.mean} if latents.std is None else {"mean": latents.mean, "std": latents.std}
+    with np.errstate(over="ignore"):
+        narrow = {key: array.astype(number_format(dtype)) for key, array in arrays.items()}
     if not all(np.isfinite(array).all() for array in narrow.values()):
-        raise UserError(f"{shown(path)}: a latent is too large for {dtype}: use --latent-dtype float32")
-    described = {
-        "format_version": FORMAT_VERSION,
+        raise UserError(f"{name}: a latent is too large for {dtype}: use --latent-dtype float32")
+    return narrow
+
+
+def description(latents: Latents, dtype: str) -> dict[str, Any]:
+    """What is stored beside the arrays: what decoding needs, and the number format."""
+    return {
         "sample_rate": latents.sample_rate,
         "samples": latents.samples,
         "channels": latents.channels,
@@ -73,8 +80,22 @@ def write_latents(
         "model_name": latents.model_name,
         "name": latents.name,
         "latent_dtype": dtype,
-        **(metadata or {}),
     }
+
+
+def write_latents(
+    path: str | Path, latents: Latents, *, dtype: str = "float32", metadata: dict[str, Any] | None = None
+) -> None:
+    """Writes `mean` and, if there is one, `std` [N, D], and a JSON string `metadata`.
+
+    The file gets its name once it is complete. NumPy's files have no name for bfloat16: it is stored as plain
+    pairs of bytes, dtype V2, and `latent_dtype` in the metadata says what they are.
+
+    Raises:
+      UserError: the file cannot be written, or its number format cannot hold a value.
+    """
+    narrow: dict[str, Any] = narrowed(latents, dtype, shown(path))
+    described = {"format_version": FORMAT_VERSION, **description(latents, dtype), **(metadata or {})}
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **narrow, metadata=np.asarray(json.dumps(described)))
@@ -94,15 +115,79 @@ def read_latents(path: str | Path) -> Latents:
         missing = [key for key in ("mean", "metadata") if key not in file]
         if missing:
             raise UserError(f"{name}: not a latent file of this project: {' and '.join(missing)} missing")
-        mean = file["mean"]
-        std = file["std"] if "std" in file else np.zeros_like(mean)
+        described = json.loads(_text(file["metadata"], name))
+        stored = described.get("latent_dtype") if isinstance(described, dict) else None
+        mean = _values(file["mean"], stored)
+        std = _values(file["std"], stored) if "std" in file else np.zeros_like(mean)
         for key, array in (("mean", mean), ("std", std)):
-            if array.dtype.kind != "f":
+            if array.dtype.kind != "f" and array.dtype != number_format("bfloat16"):
                 raise UserError(f"{name}: {key} holds {array.dtype}, not floating-point numbers")
         with np.errstate(over="ignore"):  # values too large for float32 become infinite and are refused
             mean, std = mean.astype(np.float32), std.astype(np.float32)
         without_std = "std" not in file
+    fields = _fields(described, name)
+    if mean.ndim != 2 or mean.shape != std.shape or not mean.size:
+        raise UserError(f"{name}: mean {mean.shape} and std {std.shape} must be [N, D] arrays of one shape")
+    if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+        raise UserError(f"{name}: holds NaN or infinite latents")
+    return Latents(mean, None if without_std else std, **fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a latent file says without its arrays; the fields are those of `Latents`.
+
+    Attributes:
+      latents, dim: N and D.
+      has_std: whether it has a std.
+      latent_rate: latents in a second; None if the file does not say it.
+    """
+
+    latents: int
+    dim: int
+    has_std: bool
+    latent_rate: float | None
+    sample_rate: int
+    samples: int
+    channels: int
+    model: str
+    name: str
+    model_name: str
+
+
+def read_header(path: str | Path) -> Header:
+    """Reads what a latent file holds, without its arrays.
+
+    Raises:
+      UserError: as `read_latents`, as far as it shows without them.
+    """
+    path = Path(path)
+    name = shown(path)
+    with explaining(path, "not a readable latent file"), _opened(path, name) as file:
+        missing = [key for key in ("mean", "metadata") if key not in file]
+        if missing:
+            raise UserError(f"{name}: not a latent file of this project: {' and '.join(missing)} missing")
         described = json.loads(_text(file["metadata"], name))
+        assert file.zip is not None  # until it is closed
+        with file.zip.open("mean.npy") as member:
+            version = np.lib.format.read_magic(member)
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, _, _ = read(member)
+        has_std = "std" in file
+    fields = _fields(described, name)
+    if len(shape) != 2 or 0 in shape:
+        raise UserError(f"{name}: mean {shape} must be an [N, D] array")
+    rates = described.get("model_sample_rate"), described.get("downsampling_ratio")
+    known = all(type(rate) is int and rate > 0 for rate in rates)
+    return Header(*shape, has_std, rates[0] / rates[1] if known else None, **fields)
+
+
+def _fields(described: Any, name: str) -> dict[str, Any]:
+    """The checked metadata, as `Latents` takes it."""
     if not isinstance(described, dict):
         raise UserError(f"{name}: damaged: its metadata is not a JSON object")
     missing = [key for key in ("format_version", *_FIELDS) if key not in described]
@@ -112,17 +197,20 @@ def read_latents(path: str | Path) -> Latents:
         raise UserError(
             f"{name}: latent format {described['format_version']}; this version reads format {FORMAT_VERSION}"
         )
-    if mean.ndim != 2 or mean.shape != std.shape or not mean.size:
-        raise UserError(f"{name}: mean {mean.shape} and std {std.shape} must be [N, D] arrays of one shape")
-    if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-        raise UserError(f"{name}: holds NaN or infinite latents")
     fields = {key: described[key] for key in _FIELDS} | {"model_name": described.get("model_name", "")}
     for key in ("sample_rate", "samples", "channels"):
         if type(fields[key]) is not int or not 0 < fields[key] < _MOST[key]:
             raise UserError(f"{name}: damaged: {key} is {fields[key]!r}, not a whole number above 0")
     if not all(isinstance(fields[key], str) for key in ("model", "name", "model_name")):
         raise UserError(f"{name}: damaged: model, its name and the file's name must be text")
-    return Latents(mean, None if without_std else std, **fields)
+    return fields
+
+
+def _values(array: np.ndarray, stored: object) -> np.ndarray:
+    """An array as it was written: NumPy gives bfloat16 back as two bytes without a meaning."""
+    if stored == "bfloat16" and array.dtype == np.dtype("V2"):
+        return array.view(number_format("bfloat16"))
+    return array
 
 
 def _opened(path: Path, name: str) -> np.lib.npyio.NpzFile:

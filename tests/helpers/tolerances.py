@@ -106,3 +106,6 @@ FUSED = 5e-6
 # The same in bfloat16, whose rounding is 2⁻⁹ of a value: both sides round six to twelve times on the way, in
 # different places, and later units and snakes pass it on. How near each comes to float64 is the sharper test.
 FUSED_BFLOAT16 = 2e-2
+
+# Sums in float64, merged in another order than numpy's: some ten thousand values at most.
+STATISTICS = 1e-9
