@@ -8,7 +8,17 @@ import pytest
 from places import ROOT
 
 LIBRARY, APPLICATIONS = "earvae_jax", ("convert", "infer", "train")
-HEAVY = ("torch", "diffusers", "matplotlib", "grain", "tensorboardX", "alias_free_torch", "auraloss")
+HEAVY = (
+    "torch",
+    "diffusers",
+    "matplotlib",
+    "grain",
+    "tensorboardX",
+    "alias_free_torch",
+    "auraloss",
+    "onnx",
+    "onnxruntime",
+)
 
 # A room is a folder, or a file at the top of the library, and may import itself and the rooms named here.
 # Applications may import the whole library besides.
@@ -26,10 +36,12 @@ ALLOWED = {
     "audio": "errors borders system",
     "demo": "",
     "parameters": "errors borders system model",
+    "receptive_field": "model",
     "orbax_folders": "errors borders parameters",
     "known_models": "borders model",
     "checkpoints": "errors borders system model parameters orbax_folders demo known_models",
     "convert": "convert.foreign convert.torch_port",
+    "convert.export": "convert convert.torch_port",
     "convert.foreign": "",
     "convert.torch_port": "",
     "convert.parity": "convert convert.foreign convert.torch_port",

@@ -20,8 +20,8 @@ def run(arguments: argparse.Namespace) -> int:
     import sys
 
     from earvae_jax.checkpoints import read_info
-    from earvae_jax.infer.engine.receptive_field import decoder_reach, encoder_reach
     from earvae_jax.parameters import expected_arrays
+    from earvae_jax.receptive_field import decoder_reach, encoder_reach
 
     info = read_info(arguments.checkpoint)
     config = info.config
