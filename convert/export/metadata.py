@@ -14,7 +14,8 @@ _WINDOWS = (
     "Pad the audio with zeros at its end to N·downsampling_ratio samples, where N is the fewest latents with "
     "N·downsampling_ratio − decoder.samples_fewer samples or more.",
     "Encoder: for the latents from a to b of a file of N, run it on the samples of those from "
-    "max(0, a − left) to min(N, b + right), with left and right of encoder.context_latents, and keep the latents from a to b.",
+    "max(0, a − left) to min(N, b + right), with left and right of encoder.context_latents, "
+    "and keep the latents from a to b.",
     "Transformer, where there is one: run it once, on all latents of the file. It is not exact in windows.",
     "Decoder: for the samples of the latents from a to b, run it on the latents from max(0, a − left) to "
     "min(N, b + right), with left and right of decoder.context_latents, and keep the samples of a to b.",
