@@ -1,19 +1,19 @@
 """Models to export, and the answers of `Codec` that a process without this package must give."""
 
 import dataclasses
-import functools
 import subprocess
 import sys
 from pathlib import Path
 
+import family
 import numpy as np
 import pages
 from places import HELPERS, ROOT
 
+from earvae_jax import checkpoints
 from earvae_jax.infer import Codec
 
 FAMILY = "diffusers_acestep_tiny"
-NAMES = ("tiny_44k", "tiny_48k", "bundled", FAMILY)
 
 
 def program(words: str) -> str:
@@ -69,9 +69,8 @@ def run_without_this_package(text: str, folders: list[Path], tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
 
 
-@functools.cache
-def bundled():
-    """The demo model."""
-    from earvae_jax import checkpoints
-
-    return checkpoints.load()
+def model(name: str, models):
+    """The bundled one, `FAMILY`, or one of the recordings; `models` are those of the recordings."""
+    if name == "bundled":
+        return checkpoints.load()
+    return family.model(name) if name == FAMILY else models[name]

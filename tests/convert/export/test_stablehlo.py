@@ -4,7 +4,6 @@ import dataclasses
 import json
 
 import exports
-import family
 import jax
 import numpy as np
 import pytest
@@ -45,19 +44,13 @@ def unchecked(monkeypatch):
     monkeypatch.setattr(agreement.Reference, "compared", lambda *_: agreement.Agreement(0.0, ()))
 
 
-def model_of(name, models):
-    if name == "bundled":
-        return exports.bundled()
-    return family.model(name) if name == exports.FAMILY else models[name]
-
-
 @pytest.mark.parametrize(
     "names",
-    [("tiny_44k", "bundled", exports.FAMILY), pytest.param(("tiny_48k",), marks=pytest.mark.slow)],
+    [("bundled", exports.FAMILY), pytest.param(("tiny_44k", "tiny_48k"), marks=pytest.mark.slow)],
     ids=" ".join,
 )
 def test_a_process_without_this_package_gives_the_codecs_answers(names, models, tmp_path, unchecked):
-    cases = {name: exports.case(model_of(name, models)) for name in names}
+    cases = {name: exports.case(exports.model(name, models)) for name in names}
     for name, case in cases.items():
         checkpoints.save(tmp_path / f"{name}.safetensors", case.model)
         export(tmp_path / f"{name}.safetensors", tmp_path / name / "exported", platforms=("cpu",))
