@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the StableHLO programs run on; by default cpu, cuda and tpu",
     )
     parser.add_argument(
-        "--opset", type=int, default=18, metavar="N", help="of the ONNX models; by default, 18"
+        "--opset", type=int, default=18, metavar="N", help="of the ONNX models, from 18, the default, to 23"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing export")
 
@@ -41,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
         opset=arguments.opset,
         overwrite=arguments.overwrite,
     )
+    if arguments.format != "onnx" and "stablehlo" not in written.agreements:
+        logging.info("StableHLO: not run here, as no platform of it is this machine's")
     for kind, agreement in written.agreements.items():
         logging.info(
             "%s: at most %.1e from the model, at %s latents",

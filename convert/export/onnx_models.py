@@ -112,6 +112,7 @@ def _wrapped(model: EarVAE) -> dict[str, "nn.Module"]:
     class Transformer(nn.Module):
         def __init__(self) -> None:
             super().__init__()
+            assert port.transformers is not None
             self.port = port.transformers
 
         def forward(self, latents: Tensor) -> Tensor:
@@ -148,6 +149,7 @@ def _exported(part: str, module: "nn.Module", model: EarVAE, opset: int) -> "onn
                 output_names=list(made),
                 verbose=False,
             )
+            assert program is not None  # as it always is with dynamo
             exported = program.model_proto
         # The exporter raises errors of many types for what it cannot take.
         except Exception as error:  # noqa: BLE001

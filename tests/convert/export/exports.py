@@ -8,7 +8,7 @@ from pathlib import Path
 import family
 import numpy as np
 import pages
-from places import HELPERS, ROOT
+from places import ROOT
 
 from earvae_jax import checkpoints
 from earvae_jax.infer import Codec
@@ -64,7 +64,7 @@ def run_without_this_package(text: str, folders: list[Path], tmp_path: Path) -> 
     """Runs a program in a fresh process that cannot import this package."""
     script = tmp_path / "program.py"
     script.write_text(text)
-    words = [sys.executable, HELPERS / "fresh_process.py", script, *folders]
+    words = [sys.executable, Path(__file__).with_name("fresh_process.py"), script, *folders]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
 
