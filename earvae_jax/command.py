@@ -33,6 +33,7 @@ _SUBCOMMANDS = {
     "evaluate": ("earvae_jax.infer.commands.evaluate", "compare reconstructions with originals, in a report"),
     "train": ("earvae_jax.train.command", "train or fine-tune a model"),
     "convert": ("earvae_jax.convert.command", "move weights between PyTorch and JAX"),
+    "export": ("earvae_jax.convert.export.command", "write a model for programs without this package"),
     "parity": ("earvae_jax.convert.parity.command", "prove that PyTorch and JAX compute the same"),
     "benchmark": ("earvae_jax.infer.benchmark.command", "measure speed and memory on this machine"),
     "models": ("earvae_jax.convert.models_command", "list the published models that have a name"),

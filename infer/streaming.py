@@ -10,7 +10,7 @@ from earvae_jax.arrays import host_array, is_floating
 from earvae_jax.errors import UserError
 from earvae_jax.infer.engine.cutting import latent_count, sample_count
 from earvae_jax.infer.engine.engine import Engine
-from earvae_jax.infer.engine.receptive_field import Reach, decoder_context, encoder_context
+from earvae_jax.receptive_field import Reach, decoder_context, encoder_context
 
 # (values [W, X], start, stop) -> values [W', Y]; `start` and `stop` are where the piece begins and ends in
 # the window, in rows.

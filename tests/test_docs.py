@@ -65,6 +65,7 @@ NOT_RUN = {
     r"^earvae push": "it uploads to somebody's repository",
     r"--compile-for": "it needs a compiler for GPUs or TPUs; tests/targets compiles",
     r"^python -m earvae_jax\.train\.studies\.": "it trains or measures for many minutes",
+    r"^python -m http\.server": "it serves until it is stopped",
     r"^python -m tests\.fuzz": "thousands of cases; test_fuzz.py runs some",
     r"^python -m tools\.card": "it measures for ten minutes; test_card.py runs small parts of it",
 }
@@ -75,10 +76,12 @@ OTHER_PROGRAMS = {
     ".ci/run": lambda words: check_file(words[0]),
     "python3": lambda words: words[1:3] == ["-m", "venv"],
     ".": lambda words: words[1] == ".venv/bin/activate",
+    "cp": lambda words: check_file(words[1]),
     "ruff": lambda words: words[1] in ("check", "format"),
     "tensorboard": lambda words: words[1] == "--logdir",
 }
 NEED_TORCH = ("convert", "parity")  # elsewhere their words are checked
+ONNX = ("onnx", "onnxruntime", "onnxscript", "torch")  # where one is missing, ONNX is neither written nor run
 FLAGS_OF_OTHERS = {"--again"}  # of tests.fuzz
 
 
@@ -146,6 +149,10 @@ def folder(model, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def has_onnx() -> bool:
+    return all(map(importlib.util.find_spec, ONNX))
+
+
 def lay_checkpoint(folder: Path, text: str) -> None:
     """Where a page, or a machine without torch, does not convert the published weights itself."""
     for name in ("checkpoints/ear_vae_44k", "checkpoints/ace-step"):
@@ -170,8 +177,9 @@ def run_command(words: list[str], earvae, folder: Path) -> None:
             assert importlib.util.find_spec(rest[1]), words
     else:
         assert program == "earvae", f"{words}: an unknown program"
+        without_onnx = "onnx" in rest and not has_onnx()
         without_torch = rest[0] in NEED_TORCH and importlib.util.find_spec("torch") is None
-        if without_torch or why_not_run(words):
+        if without_torch or without_onnx or why_not_run(words):
             command._parse(words)  # ends the process at a wrong flag
             return
         if rest[:2] != ["convert", "from-torch"]:
@@ -194,6 +202,8 @@ def run_python(block: pages.Block, page: pages.Page, namespace: dict, folder: Pa
         return
     lay_checkpoint(folder, block.text)
     text = block.text
+    if "exported_onnx" in page.text and ("onnxruntime" in text or "sessions" in namespace) and not has_onnx():
+        return
     for long, short in SHORTER.items():
         text = text.replace(long, short)
     exec(compile("\n" * (block.line - 1) + text, page.path, "exec"), namespace)

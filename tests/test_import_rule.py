@@ -17,6 +17,8 @@ HEAVY = (
     "tensorboardX",
     "alias_free_torch",
     "auraloss",
+    "onnx",
+    "onnxruntime",
 )
 
 # A room is a folder, or a file at the top of the library, and may import itself and the rooms named here.
@@ -35,10 +37,12 @@ ALLOWED = {
     "audio": "errors borders system",
     "demo": "",
     "parameters": "errors borders system model",
+    "receptive_field": "model",
     "orbax_folders": "errors borders parameters",
     "known_models": "borders model",
     "checkpoints": "errors borders system model parameters orbax_folders demo known_models",
     "convert": "convert.foreign convert.torch_port",
+    "convert.export": "convert convert.torch_port",
     "convert.foreign": "",
     "convert.torch_port": "",
     "convert.parity": "convert convert.foreign convert.torch_port",

@@ -31,8 +31,8 @@ from earvae_jax.convert.to_torch import export  # the one import from another ap
 from earvae_jax.errors import UserError
 from earvae_jax.infer.benchmark.models import named_model
 from earvae_jax.infer.benchmark.one_process import OURS, TILED, WHOLE
-from earvae_jax.infer.engine.receptive_field import decoder_context, encoder_context
 from earvae_jax.model.config import ModelConfig
+from earvae_jax.receptive_field import decoder_context, encoder_context
 from earvae_jax.system import machine
 
 Call = Callable[..., dict[str, Any]]  # one of a process, with the arguments of `one_process.answer`

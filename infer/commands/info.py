@@ -21,9 +21,9 @@ def run(arguments: argparse.Namespace) -> int:
     import sys
 
     from earvae_jax.checkpoints import read_info
-    from earvae_jax.infer.engine.receptive_field import decoder_reach, encoder_reach
     from earvae_jax.infer.latent_sets.collection import open_latents, summary
     from earvae_jax.parameters import expected_arrays
+    from earvae_jax.receptive_field import decoder_reach, encoder_reach
 
     if arguments.checkpoint is not None and _is_of_latents(arguments.checkpoint):
         text = json.dumps(summary(open_latents(arguments.checkpoint)), indent=2)

@@ -16,12 +16,12 @@ from earvae_jax.errors import UserError
 from earvae_jax.infer.engine.batching import Batcher, BatchSize
 from earvae_jax.infer.engine.compiled import CompiledModel
 from earvae_jax.infer.engine.cutting import Cut, cut_audio, cut_latents, latent_count, sample_count
-from earvae_jax.infer.engine.receptive_field import decoder_context, encoder_context
 from earvae_jax.infer.engine.tiling import Tiling, sizes_for
 from earvae_jax.infer.latents import Latents
 from earvae_jax.model.lengths import latents_of
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.parameters import fingerprint, named_arrays
+from earvae_jax.receptive_field import decoder_context, encoder_context
 from earvae_jax.targets.devices import memory_of
 
 _GIGABYTE = 1 << 30

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from earvae_jax.errors import UserError
-from earvae_jax.infer.engine.receptive_field import Reach
+from earvae_jax.receptive_field import Reach
 
 # Each is a multiple of the next, so that windows cover any length with little left over. They last about 24,
 # 6 and 1.5 seconds of 44.1 kHz music.

@@ -72,8 +72,8 @@ def _small(config) -> bool:
 
 def use_model(config: ModelConfig) -> None:
     """What is done with a config that was accepted: its arrays, and of a small one a trace of both ways."""
-    from earvae_jax.infer.engine.receptive_field import decoder_context, encoder_context
     from earvae_jax.model.vae import EarVAE
+    from earvae_jax.receptive_field import decoder_context, encoder_context
 
     encoder_context(config), decoder_context(config)
     if parameter_count(config) > _TRACED or config.downsampling_ratio > 4096:

@@ -52,6 +52,15 @@ class Browser:
         """Loads a local file or an address."""
         self._post("/url", {"url": page if isinstance(page, str) else page.as_uri()})
 
+    def visit(self, address: str) -> None:
+        """Loads a page from a server."""
+        self._post("/url", {"url": address})
+
+    def choose(self, selector: str, path: Path) -> None:
+        """Picks a file for an `<input type="file">`."""
+        element = self._post("/element", {"using": "css selector", "value": selector})[ELEMENT]
+        self._post(f"/element/{element}/value", {"text": str(path)})
+
     def run(self, script: str):
         """The value of the body of a JavaScript function."""
         return self._post("/execute/sync", {"script": script, "args": []})

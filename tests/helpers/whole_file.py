@@ -10,7 +10,7 @@ from tolerances import TILED
 
 from earvae_jax.infer.codec import Codec
 from earvae_jax.infer.engine.cutting import latent_count
-from earvae_jax.infer.engine.receptive_field import decoder_context, encoder_context
+from earvae_jax.receptive_field import decoder_context, encoder_context
 
 
 def sizes_for(config) -> tuple[int, int]:

@@ -16,10 +16,10 @@ from earvae_jax.errors import UserError
 from earvae_jax.infer.codec import Codec
 from earvae_jax.infer.engine.batching import Batcher, BatchSize
 from earvae_jax.infer.engine.cutting import cut_audio, cut_latents, latent_count
-from earvae_jax.infer.engine.receptive_field import Reach
 from earvae_jax.infer.engine.tiling import WINDOW_SIZES, Tiling
 from earvae_jax.infer.formulations import choice as formulation
 from earvae_jax.model.config import ModelConfig
+from earvae_jax.receptive_field import Reach
 
 tilings = st.builds(
     lambda sizes, left, right: (sizes, Reach(left, right)),

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import GOLDEN_MODELS
 
-from earvae_jax.infer.engine.receptive_field import (
+from earvae_jax.model.config import ModelConfig
+from earvae_jax.receptive_field import (
     Reach,
     decoder_context,
     decoder_reach,
     encoder_context,
     encoder_reach,
 )
-from earvae_jax.model.config import ModelConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
