@@ -64,6 +64,10 @@ SIN_SQUARED = 3e-7
 # Its derivative, sin(2x), has twice the slope of the polynomial's terms: twice the error and the reduction's.
 SIN_SQUARED_SLOPE = 1e-6
 
+# Windows against the whole file in float64, relative to its peak: what a context one latent short loses is
+# less than TILED in small models, and more than this.
+WINDOWS_IN_FLOAT64 = 1e-12
+
 # Exported programs against the codec, relative to the larger of 1 and the answer's peak: what the issue asks
 # for. 4e-7 and 2e-6 are reached.
 EXPORTED_STABLEHLO = 1e-6
