@@ -209,7 +209,7 @@ def _existing(path: str | Path | None) -> Path:
     path = _local(path)
     if not exists(path):
         raise UserError(f"{path}: no such checkpoint{known_models.advice(path)}")
-    if _is_of_torch(path):
+    if is_of_torch(path):
         return _converted(path)
     if (path / _OF_A_RUN).is_file():
         logging.info("%s: the folder of a training run; reading its %s", shown(path), _OF_A_RUN)
@@ -228,7 +228,7 @@ def _converted(source: str | os.PathLike[str]) -> Path:
     return importlib.import_module(_CONVERTER).checkpoint_of(source)
 
 
-def _is_of_torch(path: Path) -> bool:
+def is_of_torch(path: Path) -> bool:
     """Whether a path holds weights that are no checkpoint of ours, as far as names and metadata tell."""
     with explaining(path, "cannot be read"):
         if path.is_file():

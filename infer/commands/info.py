@@ -52,8 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _is_of_latents(place: str) -> bool:
+    from pathlib import Path
+
     from earvae_jax.borders import exists
-    from earvae_jax.checkpoints import is_checkpoint
+    from earvae_jax.checkpoints import is_checkpoint, is_of_torch
     from earvae_jax.infer.latent_sets.collection import holds_latents
 
-    return exists(place) and not is_checkpoint(place) and holds_latents(place)
+    is_model = exists(place) and (is_checkpoint(place) or is_of_torch(Path(place)))
+    return exists(place) and not is_model and holds_latents(place)

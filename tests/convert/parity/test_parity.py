@@ -80,6 +80,7 @@ def test_rows_measure_what_they_say():
     assert not dataclasses.replace(row, jax_error=float("nan")).passed
 
 
+@pytest.mark.slow
 def test_full_size_model_with_random_weights():
     """One second through the 147.8 M parameters of the 44.1 kHz architecture."""
     config = published.PUBLISHED[0].config

@@ -88,6 +88,7 @@ def stages(tmp_path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [False, True])
 def test_without_the_whole_file_stretches_of_it_are_compared(tmp_path, monkeypatch, stages, wrong):
     @contextlib.contextmanager

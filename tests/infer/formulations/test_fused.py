@@ -77,7 +77,7 @@ def in_float64(units, after, x, extent):
 
 @pytest.mark.parametrize("platform", KERNELS)
 @hypothesis.settings(
-    max_examples=12,
+    max_examples=60,
     deadline=None,
     phases=[hypothesis.Phase.explicit, hypothesis.Phase.reuse, hypothesis.Phase.generate],  # each compiles
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
@@ -120,7 +120,7 @@ def test_a_level_is_that_of_the_modules(platform, data):
         np.testing.assert_allclose(fused, plain, rtol=0, atol=FUSED * peak)
         np.testing.assert_allclose(fused, exact, rtol=0, atol=FUSED * peak)
     else:
-        np.testing.assert_allclose(fused, plain, rtol=0, atol=FUSED_BFLOAT16 * peak)
+        np.testing.assert_allclose(fused, exact, rtol=0, atol=FUSED_BFLOAT16 * peak)
         # The kernels round where the modules do, and less often.
         ours, theirs = (np.sqrt(np.mean((y - exact) ** 2)) for y in (fused, plain))
         assert ours <= 1.1 * theirs + 1e-3 * peak

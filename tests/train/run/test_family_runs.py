@@ -59,6 +59,7 @@ def start(earvae, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_folder_of_diffusers_is_tuned_and_goes_back(start, earvae, tmp_path):
     """Two steps against the discriminator, too, change every weight; the shapes and options stay."""
     source = tmp_path / "vae"

@@ -15,6 +15,7 @@ from earvae_jax.train.studies import step_benchmark
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adversarial", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_both_sides_are_timed(adversarial):
     result = step_benchmark.step_benchmark(small_training.config(), adversarial=adversarial, repeats=1)
