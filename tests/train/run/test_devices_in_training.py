@@ -84,7 +84,7 @@ def wait(*processes, status=0):
     said = []
     try:
         for process in processes:
-            said.append(process.communicate(timeout=120)[1])
+            said.append(process.communicate(timeout=400)[1])
             assert process.returncode == status, said[-1]
     finally:
         for process in processes:
