@@ -65,7 +65,8 @@ def export(
     output = Path(output)
     if format not in FORMATS:
         raise UserError(f"format {format!r}: choose from {', '.join(FORMATS)}")
-    stablehlo.check_platforms(platforms)
+    if format != "onnx":
+        stablehlo.check_ready(platforms)
     if format != "stablehlo":
         onnx_models.check_ready(opset)
     _refuse_existing(output, overwrite)

@@ -20,6 +20,8 @@ from earvae_jax.model.config import FeedForwardConfig, TransformerConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
+pytest.importorskip("flatbuffers")
+
 TRANSFORMERS = {
     "learned positions, convolutions": TransformerConfig(
         1,
