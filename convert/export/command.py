@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         default="stablehlo",
         choices=("stablehlo", "onnx", "both"),
-        help="stablehlo: for jax.export, by default; onnx: for ONNX Runtime, which needs the extra onnx",
+        help="stablehlo: for JAX, by default; onnx: for ONNX Runtime. Each needs the extra of its name",
     )
     parser.add_argument(
         "--platforms",

@@ -1,6 +1,7 @@
 """Writes an exported model as a folder that gets its name when it is whole and has been checked."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ FORMATS = get_args(Format)
 METADATA, WEIGHTS = "metadata.json", "weights.safetensors"
 # What a folder may hold that an export replaces: nothing else is removed.
 _STEMS, _SUFFIXES = ("encoder", "transformer", "decoder"), (".stablehlo", ".onnx")
+_json = functools.partial(json.dumps, ensure_ascii=False)
 _OWN = {METADATA, WEIGHTS, *(stem + suffix for stem in _STEMS for suffix in _SUFFIXES)}
 
 
@@ -65,7 +67,8 @@ def export(
     output = Path(output)
     if format not in FORMATS:
         raise UserError(f"format {format!r}: choose from {', '.join(FORMATS)}")
-    stablehlo.check_platforms(platforms)
+    if format != "onnx":
+        stablehlo.check_ready(platforms)
     if format != "stablehlo":
         onnx_models.check_ready(opset)
     _refuse_existing(output, overwrite)
@@ -87,7 +90,7 @@ def export(
                 files = onnx_models.write(temporary, model, opset, described)
                 agreements["onnx"] = reference.compared(onnx_models.runner(files))
                 described["onnx"] = {"opset": opset, "layout": onnx_models.LAYOUT}
-            (temporary / METADATA).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+            (temporary / METADATA).write_text(_json(described, indent=2) + "\n", encoding="utf-8")
             sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from None
@@ -107,7 +110,7 @@ def _write_stablehlo(
     for name, content in serialized.items():
         (folder / f"{name}.stablehlo").write_bytes(content)
     described["stablehlo"] = {"platforms": list(platforms), "layout": stablehlo.LAYOUT}
-    metadata = {"earvae_jax_export": json.dumps(described)}
+    metadata = {"earvae_jax_export": _json(described)}
     arrays = {name: np.asarray(array) for name, array in programs.weights.items()}
     (folder / WEIGHTS).write_bytes(safetensors.numpy.save(arrays, metadata=metadata))
     if stablehlo.runs_here(platforms):

@@ -58,7 +58,7 @@ def write(folder: Path, model: EarVAE, opset: int, described: Mapping[str, Any])
         exported = _exported(part, wrapped[part], model, opset)
         for key, value in {**described, "onnx": {"opset": opset, "layout": LAYOUT}}.items():
             entry = exported.metadata_props.add()
-            entry.key, entry.value = key, json.dumps(value)
+            entry.key, entry.value = key, json.dumps(value, ensure_ascii=False)
         files[part] = folder / f"{part}.onnx"
         files[part].write_bytes(exported.SerializeToString())
     return files

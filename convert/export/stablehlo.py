@@ -15,13 +15,14 @@ from flax import nnx, traverse_util
 from jax import export
 from jaxtyping import Array, Float
 
-from earvae_jax.errors import UserError
+from earvae_jax.errors import UserError, require
 from earvae_jax.model.attention import BLOCK, blocks, joined
 from earvae_jax.model.bottleneck import Posterior
 from earvae_jax.model.layers import folded
 from earvae_jax.model.transformer import Transformer
 from earvae_jax.model.vae import EarVAE
 
+EXTRA = "stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu", "rocm")
 LAYOUT = "[batch, time, channels]"  # of audio and latents
 _GPUS = {"gpu": ("cuda", "rocm")}
@@ -50,9 +51,9 @@ class Programs:
         decoder [B, N, D] → [B, T, C]. B and N are open, and each program runs on all of the platforms.
 
         Raises:
-          UserError: a platform is unknown.
+          UserError: as `check_ready`.
         """
-        check_platforms(platforms)
+        check_ready(platforms)
         config, longest = self.config, []
         if config.transformer is not None and config.transformer.use_abs_pos_emb:
             longest = [f"n <= {config.transformer.abs_pos_emb_max_length}"]
@@ -91,11 +92,16 @@ class Programs:
         return nnx.merge(self._graph, state)
 
 
-def check_platforms(platforms: Sequence[str]) -> None:
-    """Refuses an unknown platform, or none."""
+def check_ready(platforms: Sequence[str]) -> None:
+    """Refuses an unknown platform, or none, and says what to install.
+
+    Raises:
+      UserError: naming the platform or the extra.
+    """
     for platform in platforms or ("",):
         if platform not in PLATFORMS:
             raise UserError(f"platform {platform!r}: choose from {', '.join(PLATFORMS)}")
+    require("flatbuffers", extra=EXTRA)  # which JAX imports when it writes a program
 
 
 def runs_here(platforms: Sequence[str]) -> bool:

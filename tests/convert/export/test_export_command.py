@@ -12,6 +12,8 @@ from earvae_jax.convert.export import agreement, onnx_models, stablehlo
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
+pytest.importorskip("flatbuffers")
+
 
 @pytest.fixture(autouse=True)
 def one_size(monkeypatch):
@@ -88,24 +90,45 @@ def test_what_is_wrong_is_one_line(earvae, small_checkpoint, tmp_path, monkeypat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("package", ["torch", "onnx", "onnxscript", "onnxruntime"])
-def test_a_missing_package_names_the_extra(earvae, small_checkpoint, tmp_path, monkeypatch, package):
-    for each in ("torch", "onnx", "onnxscript", "onnxruntime"):
+@pytest.mark.parametrize(
+    ("format", "package", "extra"),
+    [
+        ("stablehlo", "flatbuffers", "stablehlo"),
+        ("both", "flatbuffers", "stablehlo"),
+        ("both", "torch", "onnx"),
+        ("onnx", "onnx", "onnx"),
+        ("onnx", "onnxscript", "onnx"),
+        ("onnx", "onnxruntime", "onnx"),
+    ],
+)
+def test_a_missing_package_names_the_extra(
+    earvae, small_checkpoint, tmp_path, monkeypatch, format, package, extra
+):
+    for each in ("flatbuffers", "torch", "onnx", "onnxscript", "onnxruntime"):
         monkeypatch.setitem(sys.modules, each, sys if each != package else None)
-    status, lines = earvae("export", small_checkpoint, tmp_path / "out", "--format", "both")
+    status, lines = earvae("export", small_checkpoint, tmp_path / "out", "--format", format)
     assert status == 2 and not (tmp_path / "out").exists()
     assert lines == [
-        f"error: this needs {package}, which is not installed; run: pip install 'earvae-jax[onnx]'"
+        f"error: this needs {package}, which is not installed; run: pip install 'earvae-jax[{extra}]'"
     ]
 
 
-def test_the_default_needs_no_extra(small_checkpoint, tmp_path):
-    """In a process of its own, where none of the extra's packages is installed."""
+def test_stablehlo_needs_nothing_of_onnx(small_checkpoint, tmp_path):
+    """In a process of its own, where none of that extra's packages is installed."""
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnxscript', 'onnxruntime')))\n"
         "from earvae_jax.command import main; main()"
     )
-    words = [sys.executable, "-c", program, "export", small_checkpoint, tmp_path / "out"]
+    words = [
+        sys.executable,
+        "-c",
+        program,
+        "export",
+        small_checkpoint,
+        tmp_path / "out",
+        "--platforms",
+        "cpu",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "metadata.json").exists()

@@ -20,6 +20,8 @@ from earvae_jax.model.config import FeedForwardConfig, TransformerConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
+pytest.importorskip("flatbuffers")
+
 TRANSFORMERS = {
     "learned positions, convolutions": TransformerConfig(
         1,
@@ -108,8 +110,10 @@ def test_the_metadata_says_what_another_runtime_needs(tmp_path, checked_once):
     assert inside == facts
 
 
-def test_what_does_not_agree_is_not_written(small_checkpoint, tmp_path, checked_once, monkeypatch):
-    monkeypatch.setattr(stablehlo, "_decode", lambda model, latents: model.decoder(latents) + 1e-3)
+@pytest.mark.parametrize("error", [1e-3, np.nan])
+def test_what_does_not_agree_is_not_written(small_checkpoint, tmp_path, monkeypatch, error):
+    monkeypatch.setattr(agreement, "SIZES", ((1, 2), (1, 3)))
+    monkeypatch.setattr(stablehlo, "_decode", lambda model, latents: model.decoder(latents) + error)
     with pytest.raises(UserError, match="the exported decoder is"):
         export(small_checkpoint, tmp_path / "out")
     assert not list(tmp_path.iterdir())
