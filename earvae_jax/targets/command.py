@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from earvae_jax.errors import UserError
+from earvae_jax.flag_types import positive
 
 _TIMEOUT = 1200.0  # seconds
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, own_json: bool = False) ->
     )
     group.add_argument(
         "--compile-timeout",
-        type=_seconds,
+        type=positive(float, "seconds"),
         metavar="SECONDS",
         help=f"give a program up that takes longer to compile; default: {_TIMEOUT:.0f}",
     )
@@ -90,13 +91,3 @@ def run(arguments: argparse.Namespace, plan: str) -> int:
 def _plain(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments as values for JSON, for the process that compiles."""
     return {name: value for name, value in vars(arguments).items() if name != "compile_for"}
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above zero")
-    return value

@@ -1,8 +1,8 @@
 """`earvae benchmark`: measure speed and memory on this machine, against PyTorch if it is installed."""
 
 import argparse
-from collections.abc import Callable
 
+from earvae_jax.flag_types import positive
 from earvae_jax.targets import command as compiling
 
 _DEFAULT_CONFIG = "ear_vae_44k"
@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"random weights of this config, a file or a bundled one; default: {_DEFAULT_CONFIG}",
     )
     parser.add_argument(
-        "--seconds", type=_positive(float), default=20.0, help="length of the audio; default: 20"
+        "--seconds", type=positive(float), default=20.0, help="length of the audio; default: 20"
     )
-    parser.add_argument("--repeats", type=_positive(int), default=5, help="rounds to measure; default: 5")
+    parser.add_argument("--repeats", type=positive(int), default=5, help="rounds to measure; default: 5")
     parser.add_argument(
         "--dtype",
         default="float32",
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch-size",
-        type=_positive(int),
+        type=positive(int),
         metavar="N",
         help="windows that the codec computes together; default: as many as the other commands take",
     )
@@ -93,14 +93,3 @@ def run(arguments: argparse.Namespace) -> int:
     )
     hand_out(result.table(), result.to_dict(), as_json=arguments.json)
     return 0
-
-
-def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not above zero")
-        return value
-
-    parse.__name__ = kind.__name__  # argparse shows this name if the text is not a number
-    return parse

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from earvae_jax.flag_types import positive
+
 if TYPE_CHECKING:  # the command line must not wait for JAX
     import jax
 
@@ -36,7 +38,9 @@ def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="windows computed together; default: auto",
     )
-    parser.add_argument("--devices", type=_positive, metavar="N", help="local devices to use; default: all")
+    parser.add_argument(
+        "--devices", type=positive(int), metavar="N", help="local devices to use; default: all"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist already")
     add_formulation_argument(parser)
     parser.add_argument(
@@ -149,12 +153,5 @@ def add_audio_output_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return number
-
-
 def _batch_size(text: str) -> int | str:
-    return text if text == "auto" else _positive(text)
+    return text if text == "auto" else positive(int)(text)

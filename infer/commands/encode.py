@@ -2,8 +2,8 @@
 
 import argparse
 import dataclasses
-import math
 
+from earvae_jax.flag_types import positive
 from earvae_jax.infer.commands.arguments import (
     add_codec_arguments,
     add_reading_arguments,
@@ -41,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write many files into each of a few large ones: webdataset (tar files) or arrayrecord",
     )
     parser.add_argument(
-        "--shard-size", type=_megabytes, metavar="MB", help="where a shard ends, in 10^6 bytes; default: 256"
+        "--shard-size",
+        type=positive(float, "megabytes"),
+        metavar="MB",
+        help="where a shard ends, in 10^6 bytes; default: 256",
     )
     add_reading_arguments(parser)
     add_codec_arguments(parser)
@@ -104,13 +107,3 @@ def run(arguments: argparse.Namespace) -> int:
     return run_jobs(
         codec, jobs, task, failed=refused, overwrite=arguments.overwrite, made_by=latent_maker, this=this
     ).status
-
-
-def _megabytes(text: str) -> float:
-    try:
-        size = float(text)
-    except ValueError:
-        size = math.nan
-    if not 0 < size < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of megabytes")
-    return size

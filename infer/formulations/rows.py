@@ -37,7 +37,12 @@ _LONG = 4096  # steps of a row where there are many: what is seen of neighbours 
 def supports(config: ModelConfig) -> bool:
     """Whether all layers of a config work on rows."""
     halves = (config.encoder, config.decoder)
-    return not config.decoder.use_nearest_upsample and not any(half.antialias_activation for half in halves)
+    return (
+        not config.decoder.use_nearest_upsample
+        and not any(half.antialias_activation for half in halves)
+        # Rows have a multiple of `_FEW` steps, which a larger power of two need not divide.
+        and not any(stride % (2 * _FEW) == 0 for half in halves for stride in half.strides)
+    )
 
 
 def rows_of(steps: int) -> int:

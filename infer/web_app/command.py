@@ -1,9 +1,10 @@
 """`earvae demo`: serve the page on this machine."""
 
 import argparse
-import math
 import os
 import sys
+
+from earvae_jax.flag_types import positive
 
 _PATIENCE = 3.0  # seconds for a job to notice that the server was stopped
 
@@ -32,14 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-seconds",
         default=600.0,
-        type=_positive,
+        type=positive(float),
         metavar="S",
         help="longest song taken; default: 600",
     )
     parser.add_argument(
         "--max-mb",
         default=200.0,
-        type=_positive,
+        type=positive(float),
         metavar="MB",
         help="largest file taken; default: 200",
     )
@@ -68,16 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.flush()
         os._exit(0)
     return 0
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return number
 
 
 def _port(text: str) -> int:

@@ -14,6 +14,7 @@ from absl import logging
 
 from earvae_jax.command import run_program
 from earvae_jax.errors import UserError
+from earvae_jax.flag_types import positive
 from earvae_jax.system.atomic import replacing
 from tools.card import tables
 from tools.card.parts import PARTS
@@ -55,7 +56,11 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
         "--output-dir", required=True, type=Path, metavar="DIR", help="takes all that it writes"
     )
     parser.add_argument(
-        "--budget", type=_seconds, default=_BUDGET, metavar="SECONDS", help=f"default: {_BUDGET:.0f}"
+        "--budget",
+        type=positive(float, "seconds"),
+        default=_BUDGET,
+        metavar="SECONDS",
+        help=f"default: {_BUDGET:.0f}",
     )
     parser.add_argument(
         "--only", nargs="+", choices=names, metavar="PART", help=f"some of {', '.join(names)}"
@@ -85,16 +90,6 @@ def _write(path: Path, text: str) -> None:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above zero")
-    return value
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from earvae_jax.audio.search import find_audio
 from earvae_jax.borders import reason, shown
 from earvae_jax.command import run_program
 from earvae_jax.errors import UserError
+from earvae_jax.flag_types import positive
 from earvae_jax.infer import Codec
 from earvae_jax.signal.block_transforms import (
     MID,
@@ -268,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--learn-from", type=Path, metavar="FOLDER", help="music to learn the KLT from")
     parser.add_argument(
         "--learn-minutes",
-        type=_positive,
+        type=positive(float),
         default=60.0,
         metavar="MIN",
         help="how much of that music; default: 60",
@@ -281,17 +282,13 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint", nargs="?", const="", metavar="PATH", help="a model; without PATH the bundled one"
     )
     parser.add_argument(
-        "--excerpt-seconds", type=_positive, metavar="S", help="middle of each piece; default: all of it"
+        "--excerpt-seconds",
+        type=positive(float),
+        metavar="S",
+        help="middle of each piece; default: all of it",
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="file for all figures")
     return parser
-
-
-def _positive(text: str) -> float:
-    number = float(text) if text.replace(".", "", 1).isdecimal() else math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ ENCODE = ("encode", "{song}", "--checkpoint", "{model}", "--output-dir", "{out}"
         ((*ENCODE, "--json"), "--json goes with --compile-for TARGET"),
         ((*ENCODE, "--skip-largest"), "--skip-largest goes with --compile-for TARGET"),
         ((*ENCODE, "--compile-timeout", "5"), "--compile-timeout goes with --compile-for TARGET"),
-        ((*ENCODE, "--compile-for", "h100", "--compile-timeout", "0"), "not a number of seconds above zero"),
+        ((*ENCODE, "--compile-for", "h100", "--compile-timeout", "0"), "not a positive number of seconds"),
         ((*ENCODE, "--compile-for", "h100", "--devices", "2"), "--devices 2"),
         (("encode", "{out}/none", *ENCODE[2:], "--compile-for", "h100"), "no such file or folder"),
         (("encode", "-", *ENCODE[2:], "--compile-for", "h100"), "standard input does not have"),

@@ -67,8 +67,12 @@ def test_the_published_windows_are_cut():
 def test_a_tpu_takes_rows_where_it_can():
     usual = CONFIGS["usual"]
     assert isinstance(choose_formulation(usual, "tpu", "bfloat16"), RowsFormulation)
-    for change in ({"use_nearest_upsample": True}, {"antialias_activation": True}):
-        other = small_models.config((2, 4), channels=8, **change)
+    for strides, change in (
+        ((2, 4), {"use_nearest_upsample": True}),
+        ((2, 4), {"antialias_activation": True}),
+        ((2, 32), {}),
+    ):
+        other = small_models.config(strides, channels=8, **change)
         assert isinstance(choose_formulation(other, "tpu", "bfloat16"), PlainFormulation)
 
 

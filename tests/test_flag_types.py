@@ -1,0 +1,35 @@
+"""Numbers that flags take: finite and above zero, and refused with the word and what was expected."""
+
+import argparse
+
+import pytest
+
+from earvae_jax.flag_types import positive
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"), [(int, "3", 3), (float, "0.5", 0.5), (float, "1e3", 1000.0)]
+)
+def test_positive_numbers_are_taken(kind, text, value):
+    taken = positive(kind)(text)
+    assert taken == value and type(taken) is kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (int, "0"),
+        (int, "-1"),
+        (int, "1.5"),
+        (int, ""),
+        (float, "0"),
+        (float, "inf"),
+        (float, "nan"),
+        (float, "a"),
+    ],
+)
+def test_others_are_refused_by_name(kind, text):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"^'{text}' is not a positive number of seconds$"):
+        positive(kind, "seconds")(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a positive number$"):
+        positive(kind)(text)
