@@ -29,7 +29,7 @@ def test_positive_numbers_are_taken(kind, text, value):
     ],
 )
 def test_others_are_refused_by_name(kind, text):
-    with pytest.raises(argparse.ArgumentTypeError, match=f"^'{text}' is not a positive number of seconds$"):
+    with pytest.raises(argparse.ArgumentTypeError, match=rf"^'{text}' is not a positive number of seconds$"):
         positive(kind, "seconds")(text)
-    with pytest.raises(argparse.ArgumentTypeError, match="is not a positive number$"):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"is not a positive number$"):
         positive(kind)(text)
