@@ -45,6 +45,39 @@ def conv1d(
     return y if bias is None else y + bias.astype(x.dtype)
 
 
+def conv1d_in_rows(
+    x: Float[Array, "B T I"],
+    kernel: Float[Array, "K I O"],
+    bias: Float[Array, " O"] | None = None,
+    *,
+    dilation: int,
+    padding: int,
+) -> Float[Array, "B T2 O"]:
+    """`conv1d` with a dilation, as one without over rows of `dilation` steps; for gradients on a GPU.
+
+    The taps of a dilated kernel lie under each other in the rows. cuDNN has no kernel's gradient with a
+    dilation: XLA makes it a convolution whose kernel is as long as the signal, of transposed copies of both
+    operands. In rows it is an ordinary one.
+
+    Raises:
+      ValueError: the padding is no multiple of the dilation, or does not keep the length.
+    """
+    if 2 * padding != dilation * (kernel.shape[0] - 1) or padding % dilation:
+        raise ValueError(f"padding {padding} does not keep the length with a dilation of {dilation}")
+    batch, length, inputs = x.shape
+    rows = -(-length // dilation)
+    x = jnp.pad(x, ((0, 0), (0, rows * dilation - length), (0, 0)))
+    y = lax.conv_general_dilated(
+        x.reshape(batch, rows, dilation, inputs),
+        kernel.astype(x.dtype)[:, None],
+        window_strides=(1, 1),
+        padding=((padding // dilation,) * 2, (0, 0)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    y = y.reshape(batch, rows * dilation, -1)[:, :length]
+    return y if bias is None else y + bias.astype(x.dtype)
+
+
 def conv_transpose1d(
     x: Float[Array, "B T I"],
     kernel: Float[Array, "K I O"],

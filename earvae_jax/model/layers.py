@@ -4,6 +4,7 @@ Arrays are [B, T, C]. A window of a longer file carries an `Extent`, the positio
 Every convolution then sees zeros elsewhere, exactly where a run over the whole file pads with zeros.
 """
 
+import math
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -13,10 +14,10 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from earvae_jax.model.convolution import conv1d, conv_transpose1d, weight_norm
+from earvae_jax.model.convolution import conv1d, conv1d_in_rows, conv_transpose1d, weight_norm
 from earvae_jax.model.initial_values import constant, norms, uniform
 from earvae_jax.model.lengths import downsampled_length, resampling_padding, upsampled_length
-from earvae_jax.model.snake import snake
+from earvae_jax.model.snake import amplitude_of, frequency_of, snake
 
 _Module = TypeVar("_Module", bound=nnx.Module)
 
@@ -56,7 +57,13 @@ class Extent(NamedTuple):
 
 
 class SnakeBeta(nnx.Module):
-    """x + sin²(x·eᵅ) / (eᵝ + 1e-9), with α and β per channel."""
+    """x + sin²(x·eᵅ) / (eᵝ + 1e-9), with α and β per channel.
+
+    Attributes:
+      function: computes it of x, frequency and amplitude.
+    """
+
+    function = staticmethod(snake)
 
     def __init__(self, channels: int):
         self.is_folded = False
@@ -66,15 +73,15 @@ class SnakeBeta(nnx.Module):
     @property
     def frequency(self) -> Float[Array, " C"]:
         """eᵅ."""
-        return self.folded_frequency[...] if self.is_folded else jnp.exp(self.alpha[...])
+        return self.folded_frequency[...] if self.is_folded else frequency_of(self.alpha[...])
 
     @property
     def amplitude(self) -> Float[Array, " C"]:
         """1/(eᵝ + 1e-9)."""
-        return self.folded_amplitude[...] if self.is_folded else 1 / (jnp.exp(self.beta[...]) + 1e-9)
+        return self.folded_amplitude[...] if self.is_folded else amplitude_of(self.beta[...])
 
     def fold(self) -> None:
-        """Replaces α and β by frequency and amplitude, for inference."""
+        """Replaces α and β by frequency and amplitude."""
         if not self.is_folded:  # a residual unit holds one activation twice
             alpha, beta = np.asarray(self.alpha[...]), np.asarray(self.beta[...])
             with np.errstate(all="ignore"):  # as for the convolutions' weights
@@ -84,7 +91,7 @@ class SnakeBeta(nnx.Module):
             self.is_folded = True
 
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
-        return snake(x, self.frequency, self.amplitude)
+        return self.function(x, self.frequency, self.amplitude)
 
 
 class Elu(nnx.Module):
@@ -123,13 +130,63 @@ def uniform_param(shape: tuple[int, ...], bound: float, rngs: nnx.Rngs | None) -
     return nnx.Param(uniform(rngs, shape, bound))
 
 
-class Conv(nnx.Module):
-    """A convolution over time with weight norm, as `torch.nn.utils.weight_norm(Conv1d)`.
+class WeightNormed(nnx.Module):
+    """The parameters of a convolution with weight norm, as torch has them and initialises them.
 
-    Length: ⌊(T + 2·padding − dilation·(width − 1) − 1)/stride⌋ + 1. Initialised as torch does.
+    Attributes:
+      direction: [*width, I, O].
+      gain: [G], one for each index of the direction's `gain_axis`.
+      bias: [O] or None.
     """
 
-    _gain_axis = 2  # one gain for each output channel
+    gain_axis: int
+    _fan_in_axis: int  # torch takes the fan-in from the width and this axis
+
+    def __init__(self, shape: tuple[int, ...], *, bias: bool, rngs: nnx.Rngs | None):
+        self.is_folded = False
+        bound = (math.prod(shape[:-2]) * shape[self._fan_in_axis]) ** -0.5
+        self.direction = uniform_param(shape, bound, rngs)
+        self.gain = uniform_param((shape[self.gain_axis],), 0.0, rngs)
+        if rngs is not None:
+            self.gain.set_value(norms(self.direction[...], axis=self.gain_axis))
+        self.bias = uniform_param(shape[-1:], bound, rngs) if bias else None
+
+    @property
+    def kernel(self) -> Float[Array, "*K I O"]:
+        """The weight, computed from gain and direction."""
+        if self.is_folded:
+            return self.folded_kernel[...]
+        return weight_norm(self.gain[...], self.direction[...], axis=self.gain_axis)
+
+    def fold(self) -> None:
+        """Replaces gain and direction by the weight; a shape stays a shape."""
+        direction = self.direction.get_value()
+        is_shape = isinstance(direction, jax.ShapeDtypeStruct)
+        self.folded_kernel = Buffer(direction if is_shape else constant(self._kernel_on_host()))
+        del self.gain, self.direction
+        self.is_folded = True
+
+    def _kernel_on_host(self) -> Float[np.ndarray, "*K I O"]:
+        # In numpy, since compiling a program for each shape would cost more than the arithmetic.
+        gain, direction = np.asarray(self.gain[...]), np.asarray(self.direction[...])
+        others = tuple(axis for axis in range(direction.ndim) if axis != self.gain_axis)
+        with np.errstate(all="ignore"):  # weights out of range show in the outputs
+            norm = np.sqrt(np.sum(np.square(direction), axis=others, keepdims=True, dtype=np.float64))
+            return direction * (np.expand_dims(gain, others) / norm).astype(np.float32)
+
+
+class Conv(WeightNormed):
+    """A convolution over time with weight norm.
+
+    Length: ⌊(T + 2·padding − dilation·(width − 1) − 1)/stride⌋ + 1.
+
+    Attributes:
+      in_rows: computes a dilation by `conv1d_in_rows`.
+    """
+
+    gain_axis = 2  # one gain for each output channel
+    in_rows = False
+    _fan_in_axis = 1
 
     def __init__(
         self,
@@ -143,49 +200,22 @@ class Conv(nnx.Module):
         bias: bool = True,
         rngs: nnx.Rngs | None,
     ):
+        super().__init__((width, inputs, outputs), bias=bias, rngs=rngs)
         self.width, self.stride, self.dilation, self.padding = width, stride, dilation, padding
-        self.is_folded = False
-        # torch takes the fan-in from axis 1 of the weight: the outputs, if the convolution is transposed.
-        fan_in = width * (inputs if self._gain_axis == 2 else outputs)
-        bound = fan_in**-0.5
-        self.direction = uniform_param((width, inputs, outputs), bound, rngs)
-        gains = (self.direction.shape[self._gain_axis],)
-        self.gain = uniform_param(gains, 0.0, rngs)
-        if rngs is not None:
-            self.gain.set_value(norms(self.direction[...], axis=self._gain_axis))
-        self.bias = uniform_param((outputs,), bound, rngs) if bias else None
-
-    @property
-    def kernel(self) -> Float[Array, "K I O"]:
-        """The weight, computed from gain and direction."""
-        if self.is_folded:
-            return self.folded_kernel[...]
-        return weight_norm(self.gain[...], self.direction[...], axis=self._gain_axis)
 
     def __call__(self, x: Float[Array, "B T I"], extent: Extent | None = None) -> Float[Array, "B T2 O"]:
         if extent is not None and self.width > 1:
             x = extent.keep(x)
         return self._convolve(x)
 
-    def fold(self) -> None:
-        """Replaces gain and direction by the weight, for inference."""
-        self.folded_kernel = Buffer(constant(self._kernel_on_host()))
-        del self.gain, self.direction
-        self.is_folded = True
-
-    def _kernel_on_host(self) -> Float[np.ndarray, "K I O"]:
-        # In numpy, since compiling a program for each shape would cost more than the arithmetic.
-        gain, direction = np.asarray(self.gain[...]), np.asarray(self.direction[...])
-        others = tuple(axis for axis in range(3) if axis != self._gain_axis)
-        with np.errstate(all="ignore"):  # weights out of range show in the outputs
-            norm = np.sqrt(np.sum(np.square(direction), axis=others, keepdims=True, dtype=np.float64))
-            return direction * (np.expand_dims(gain, others) / norm).astype(np.float32)
-
     def _convolve(self, x: Float[Array, "B T I"]) -> Float[Array, "B T2 O"]:
+        bias = _value(self.bias)
+        if self.in_rows and self.dilation > 1:
+            return conv1d_in_rows(x, self.kernel, bias, dilation=self.dilation, padding=self.padding)
         return conv1d(
             x,
             self.kernel,
-            _value(self.bias),
+            bias,
             stride=self.stride,
             dilation=self.dilation,
             padding=self.padding,
@@ -198,7 +228,8 @@ class ConvTranspose(Conv):
     Length: (T − 1)·stride − 2·padding + width.
     """
 
-    _gain_axis = 1
+    gain_axis = 1
+    _fan_in_axis = 2  # the outputs: axis 1 of torch's weight
     padding: int  # the same on both sides
 
     def _convolve(self, x: Float[Array, "B T I"]) -> Float[Array, "B T2 O"]:
@@ -238,9 +269,9 @@ def _value(variable: nnx.Variable | None) -> Array | None:
 
 
 def folded(model: _Module) -> _Module:
-    """The same model for inference: weight norms and snake parameters are computed once, here."""
+    """The same model with weight norms and snake parameters computed once, here; for inference."""
     model = nnx.merge(*nnx.split(model))  # new modules, the same arrays
     for _, module in nnx.iter_modules(model):
-        if isinstance(module, Conv | SnakeBeta):
+        if isinstance(module, WeightNormed | SnakeBeta):
             module.fold()
     return model

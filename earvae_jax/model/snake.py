@@ -73,6 +73,16 @@ def _polynomial(x: Float[Array, "*S"], coefficients: np.ndarray) -> Float[Array,
     return total
 
 
+def frequency_of(alpha: Float[Array, "*S C"]) -> Float[Array, "*S C"]:
+    """eᵅ, the frequency of SnakeBeta."""
+    return jnp.exp(alpha)
+
+
+def amplitude_of(beta: Float[Array, "*S C"]) -> Float[Array, "*S C"]:
+    """1/(eᵝ + 1e-9), the amplitude of SnakeBeta."""
+    return 1 / (jnp.exp(beta) + 1e-9)
+
+
 def snake(
     x: Float[Array, "*S C"],
     frequency: Float[Array, " C"],

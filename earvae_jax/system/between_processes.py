@@ -8,19 +8,22 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from earvae_jax.errors import UserError
 
 
 def replicate(array: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """Makes a shared array of an array that is the same in all processes."""
+    """Makes a shared array, whole or split, of an array that is the same in all processes."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array)[index])
 
 
 def local(array: jax.Array) -> jax.Array:
-    """The copy of a replicated array that this process holds."""
+    """A shared array as this process's own; all processes must call it, as parts may lie with others."""
+    if not array.is_fully_replicated:
+        whole = NamedSharding(array.sharding.mesh, PartitionSpec())  # type: ignore[attr-defined] # of its class
+        array = jax.jit(lambda x: x, out_shardings=whole)(array)
     return array.addressable_data(0)
 
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+GPUS = ("gpu", "cuda", "rocm")  # what JAX calls platforms with GPUs
+
 
 def describe() -> dict[str, str | int]:
     """The processor, the number of cores that this process may use, JAX's devices, and versions."""

@@ -13,6 +13,7 @@ from earvae_jax.infer.formulations.laid_out import LaidOutFormulation
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.layers import Extent, folded
 from earvae_jax.model.oobleck import Decoder, Encoder
+from earvae_jax.system.machine import GPUS
 
 # (weights, values, extent) -> values
 Half = Callable[[PyTree, Float[Array, "B T C"], Extent], Float[Array, "B T2 C2"]]
@@ -21,8 +22,6 @@ Half = Callable[[PyTree, Float[Array, "B T C"], Extent], Float[Array, "B T2 C2"]
 # In narrower models the transforms cost what they save in products (measured up to 32 channels), and the
 # plain modules compile in a fifth of the time.
 _MIN_CHUNKED_WIDTH = 64
-
-_GPUS = ("gpu", "cuda", "rocm")
 
 NAMES = ("auto", "plain", "chunked", "fused")
 
@@ -93,7 +92,7 @@ def choose_formulation(
         return ChunkedFormulation(config)
     if platform == "tpu" and rows.supports(config):
         return rows.RowsFormulation(config, dtype)
-    return LaidOutFormulation(dtype) if platform in _GPUS else PlainFormulation()
+    return LaidOutFormulation(dtype) if platform in GPUS else PlainFormulation()
 
 
 def _chunked(config: ModelConfig, platform: str, dtype: str) -> Formulation:

@@ -49,11 +49,12 @@ def state_of(workdir: Path, config: TrainConfig) -> dict[str, np.ndarray]:
     from orbax.checkpoint import v1 as ocp
 
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    trainer = Trainer(config)
     target = {
         jax.tree_util.keystr(path, simple=True, separator="."): jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=device
         )
-        for path, leaf in jax.tree.leaves_with_path(Trainer(config).state_shapes())
+        for path, leaf in jax.tree.leaves_with_path(jax.eval_shape(trainer.unstacked, trainer.state_shapes()))
     }
     latest = workdir.absolute() / "checkpoints" / str(saved_steps(workdir)[-1])
     return {name: np.asarray(array) for name, array in ocp.load(latest, target).items()}

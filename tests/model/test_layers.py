@@ -1,5 +1,7 @@
 """Layers against torch and against their formulas, over strides, widths and lengths."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from tolerances import CONVOLUTION, FOLDED_WEIGHT, GOLDEN_OUTPUT, SIN_SQUARED, S
 
 from earvae_jax.model import layers
 from earvae_jax.model.antialias import AntialiasedActivation
-from earvae_jax.model.convolution import conv1d, conv_transpose1d, weight_norm
+from earvae_jax.model.convolution import conv1d, conv1d_in_rows, conv_transpose1d, weight_norm
 from earvae_jax.model.layers import Extent
 from earvae_jax.model.snake import sin_squared, sin_squared_in_kernels
 
@@ -50,6 +52,21 @@ def test_conv1d_is_torchs(width, stride, dilation, padding):
     options = {"stride": stride, "dilation": dilation, "padding": padding}
     expected = in_torch("conv1d", *arrays, **options)
     np.testing.assert_allclose(conv1d(*arrays, **options), expected, atol=CONVOLUTION)
+
+
+@pytest.mark.parametrize("dilation", [2, 3, 9])
+@pytest.mark.parametrize("length", [1, 8, 54, 61])
+def test_rows_give_the_dilated_convolution_and_its_gradients(length, dilation):
+    arrays = noise(2, length, 3), noise(7, 3, 4, seed=1), noise(4, seed=2)
+    options = {"dilation": dilation, "padding": 3 * dilation}
+    (expected, pull), (found, pull_rows) = (
+        jax.vjp(functools.partial(convolve, **options), *arrays) for convolve in (conv1d, conv1d_in_rows)
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=CONVOLUTION)
+    for ours, theirs in zip(pull_rows(jnp.cos(expected)), pull(jnp.cos(expected)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=CONVOLUTION * max(1, np.abs(theirs).max()))
+    with pytest.raises(ValueError, match="does not keep the length"):
+        conv1d_in_rows(*arrays, dilation=dilation, padding=2)
 
 
 @settings(deadline=None, max_examples=12)

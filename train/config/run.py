@@ -64,6 +64,8 @@ class TrainConfig:
     # Recompute activations in the backward pass, to save memory on accelerators. On a CPU it saves nothing of
     # note (287 and 289 MB for the demo, 917 and 924 for the 44.1 kHz model at a quarter of its width).
     rematerialize: bool = False
+    # Split weights, averages and the optimizer's moments over the devices instead of keeping them on each.
+    shard_state: bool = False
     compute_dtype: typing.Literal["float32", "bfloat16"] = "float32"  # of convolutions; losses stay float32
     max_skipped_steps: int = 10  # training stops after so many non-finite steps in a row
     log_every: int = 50  # steps

@@ -1,4 +1,4 @@
-"""Chooses between the plain form of a function and the form that is faster or smaller on a CPU."""
+"""Chooses between the plain form of a function and one that is faster or smaller on a CPU or a GPU."""
 
 import contextlib
 import functools
@@ -10,7 +10,7 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from earvae_jax.train.formulations import planes, planes_on_cpu
+from earvae_jax.train.formulations import planes, planes_on_cpu, planes_on_gpu, sums
 from earvae_jax.train.formulations.planes import PlaneLayer
 from earvae_jax.train.formulations.stored import not_inlined, stored
 
@@ -39,6 +39,7 @@ def conv_stack(
         tuple(layers),
         plain=functools.partial(planes.conv_stack, **options),
         on_cpu=functools.partial(planes_on_cpu.conv_stack, **options),
+        on_gpu=functools.partial(planes_on_gpu.conv_stack, **options),
     )
 
 
@@ -59,12 +60,34 @@ def _backward(_, gradient):
 gradient_stored.defvjp(_forward, _backward)
 
 
-def in_one_call(function: Callable[..., _Result]) -> Callable[..., _Result]:
-    """The same function of arrays; on a CPU it is a call of its own, whose temporary arrays end with it."""
-    return functools.partial(_computed, "in_one_call", plain=function, on_cpu=not_inlined()(function))
+def sums_of_planes(*planes: Float[Array, "B K F"]) -> tuple[Float[Array, " B"], ...]:
+    """The sum of each item's bins, for planes of one shape; on a GPU one kernel computes them all."""
+    return _computed(
+        "sums_of_planes", *planes, plain=sums.one_by_one, on_cpu=sums.one_by_one, on_gpu=sums.at_once
+    )
 
 
-NAMES = ("conv_stack", "gradient_stored", "in_one_call")
+def all_at_once(*arrays: Array) -> tuple[Array, ...]:
+    """The same arrays; off a CPU what reads any of them waits until all are there."""
+    return _computed("all_at_once", *arrays, plain=_waiting, on_cpu=lambda *same: same)
+
+
+def _waiting(*arrays):
+    return lax.optimization_barrier(arrays)
+
+
+def in_one_call(
+    function: Callable[..., _Result], *, on_gpu: Callable[..., _Result] | None = None
+) -> Callable[..., _Result]:
+    """The same function of arrays; on a CPU it is a call of its own, whose temporary arrays end with it.
+
+    `on_gpu` computes the same on a GPU.
+    """
+    on_cpu = not_inlined()(function)
+    return functools.partial(_computed, "in_one_call", plain=function, on_cpu=on_cpu, on_gpu=on_gpu)
+
+
+NAMES = ("conv_stack", "gradient_stored", "sums_of_planes", "all_at_once", "in_one_call")
 
 
 @contextlib.contextmanager
@@ -77,7 +100,10 @@ def plain(*names: str) -> Iterator[None]:
         _PLAIN.reset(token)
 
 
-def _computed(name: str, *operands: Any, plain: Callable, on_cpu: Callable) -> Any:
+def _computed(
+    name: str, *operands: Any, plain: Callable, on_cpu: Callable, on_gpu: Callable | None = None
+) -> Any:
     if name in _PLAIN.get():
         return plain(*operands)
-    return lax.platform_dependent(*operands, cpu=on_cpu, default=plain)
+    gpus = {} if on_gpu is None else {"cuda": on_gpu, "rocm": on_gpu}
+    return lax.platform_dependent(*operands, cpu=on_cpu, default=plain, **gpus)

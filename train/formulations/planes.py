@@ -15,7 +15,11 @@ class PlaneLayer(NamedTuple):
 
 
 def conv_stack(
-    x: Float[Array, "B K F I"], layers: Sequence[PlaneLayer], *, dilations: Sequence[int], slope: float
+    x: Float[Array, "B K F I"],
+    layers: Sequence[PlaneLayer],
+    *,
+    dilations: Sequence[int],
+    slope: float,
 ) -> list[Float[Array, "B K F O"]]:
     """The outputs of all layers; each is the input of the next layer. See `choice.conv_stack`."""
     outputs = []

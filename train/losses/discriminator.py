@@ -1,6 +1,5 @@
 """The multi-scale complex-STFT discriminator (EnCodec, arXiv 2210.13438) in the Oobleck recipe's form."""
 
-import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -8,23 +7,21 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from earvae_jax.model.convolution import weight_norm
-from earvae_jax.model.initial_values import norms
-from earvae_jax.model.layers import uniform_param
+from earvae_jax.model.layers import WeightNormed
 from earvae_jax.signal.spectral import hann_window, stft
 from earvae_jax.train.config import DiscriminatorConfig
 from earvae_jax.train.formulations.choice import conv_stack
 from earvae_jax.train.formulations.planes import PlaneLayer
 
 _WIDE, _NARROW = (3, 9), (3, 3)  # kernels over (time, frequency)
-_SLOPE = 0.2  # of the leaky ReLU
+SLOPE = 0.2  # of the leaky ReLU
 
 
-class Conv2d(nnx.Module):
-    """The parameters of a convolution over (time, frequency) with weight norm, dilated along time.
+class Conv2d(WeightNormed):
+    """The parameters of a convolution over (time, frequency) with weight norm, dilated along time."""
 
-    They are initialised as in torch; without `rngs` they are shapes only.
-    """
+    gain_axis = 3  # one gain for each output channel
+    _fan_in_axis = 2
 
     def __init__(
         self,
@@ -35,18 +32,13 @@ class Conv2d(nnx.Module):
         dilation: int = 1,
         rngs: nnx.Rngs | None,
     ):
+        super().__init__((*width, inputs, outputs), bias=True, rngs=rngs)
         self.dilation = dilation
-        bound = (inputs * math.prod(width)) ** -0.5
-        self.direction = uniform_param((*width, inputs, outputs), bound, rngs)
-        self.gain = uniform_param((outputs,), 0.0, rngs)
-        if rngs is not None:
-            self.gain.set_value(norms(self.direction[...], axis=3))
-        self.bias = uniform_param((outputs,), bound, rngs)
 
     def layer(self, dtype: jnp.dtype) -> PlaneLayer:
         """Kernel and bias to compute with."""
-        kernel = weight_norm(self.gain[...], self.direction[...], axis=3)
-        return PlaneLayer(kernel.astype(dtype), self.bias[...].astype(dtype))
+        assert self.bias is not None
+        return PlaneLayer(self.kernel.astype(dtype), self.bias[...].astype(dtype))
 
 
 class STFTDiscriminator(nnx.Module):
@@ -75,14 +67,19 @@ class STFTDiscriminator(nnx.Module):
         self, audio: Float[Array, "B T C"], dtype: jnp.dtype = jnp.float32
     ) -> tuple[Float[Array, "B K F 1"], list[Float[Array, "B K F H"]]]:
         """The judgement of every bin and the feature maps after each activation, computed in `dtype`."""
-        convs = [*self.convs, self.conv_post]
         *features, judgement = conv_stack(
-            self.planes(audio).astype(dtype),
-            [conv.layer(dtype) for conv in convs],
-            dilations=[conv.dilation for conv in convs],
-            slope=_SLOPE,
+            self.planes(audio).astype(dtype), self.layers(dtype), dilations=self.dilations, slope=SLOPE
         )
         return judgement, features
+
+    @property
+    def dilations(self) -> list[int]:
+        """Of all layers, along time."""
+        return [conv.dilation for conv in (*self.convs, self.conv_post)]
+
+    def layers(self, dtype: jnp.dtype) -> list[PlaneLayer]:
+        """Kernels and biases of all layers."""
+        return [conv.layer(dtype) for conv in (*self.convs, self.conv_post)]
 
 
 class Discriminator(nnx.Module):

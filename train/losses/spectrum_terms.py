@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Complex, Float
 
 from earvae_jax.signal import spectral
-from earvae_jax.train.formulations.choice import gradient_stored
+from earvae_jax.train.formulations.choice import gradient_stored, sums_of_planes
 
 Weighting = Literal["magnitude"] | None
 
@@ -118,15 +118,16 @@ def magnitude_distances(
     Mid and side are formed from the spectra: the STFT is linear, and this halves the transforms. Signals are
     compared one at a time, with one logarithm of the ratio, so that no array of all signals is written.
     """
-    log_distances, errors, norms = [], [], []
+    summed = []
     for predicted, wanted in zip(_signals(prediction, mid_side), _signals(target, mid_side), strict=True):
         predicted, wanted = (jnp.maximum(spectral.power(x), _POWER_FLOOR) for x in (predicted, wanted))
-        log_distances.append(jnp.mean(jnp.abs(jnp.log(predicted / wanted))) / 2)
-        errors.append(_norm(jnp.sqrt(predicted) - jnp.sqrt(wanted)))
-        norms.append(jnp.sqrt(jnp.sum(wanted, axis=(-2, -1))))
-    error, norm = jnp.stack(errors, axis=1), jnp.stack(norms, axis=1)  # [B, S]
+        error = jnp.square(jnp.sqrt(predicted) - jnp.sqrt(wanted))
+        summed += [jnp.abs(jnp.log(predicted / wanted)), error, wanted]
+    sums = sums_of_planes(*summed)
+    logs, errors, energies = (jnp.stack(sums[i::3], axis=1) for i in range(3))  # [B, S]
+    error, norm = _root(errors), jnp.sqrt(energies)
     norm = jnp.maximum(norm, _CONVERGENCE_FLOOR * jnp.max(norm, axis=1, keepdims=True))
-    return jnp.mean(error / norm), jnp.asarray(sum(log_distances)) / len(log_distances)
+    return jnp.mean(error / norm), jnp.mean(logs) / (2 * math.prod(prediction.shape[-2:]))
 
 
 def _signals(spectrum: Array, mid_side: bool) -> list[Complex[Array, "B K F"]]:
@@ -139,7 +140,6 @@ def _signals(spectrum: Array, mid_side: bool) -> list[Complex[Array, "B K F"]]:
     return [(left + right) / 2, (left - right) / 2, left, right]
 
 
-def _norm(values: Float[Array, "B K F"]) -> Float[Array, " B"]:
-    """Euclidean norm of each item's bins; its gradient at 0 is 0."""
-    squared = jnp.sum(jnp.square(values), axis=(-2, -1))
+def _root(squared: Float[Array, "B S"]) -> Float[Array, "B S"]:
+    """Square roots, whose gradient at 0 is 0."""
     return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)

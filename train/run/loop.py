@@ -12,7 +12,7 @@ from absl import logging
 from earvae_jax.errors import UserError
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.parameters import check_fits_in_memory, fingerprint, named_arrays
-from earvae_jax.system.between_processes import failing_together, gather, local, replicate
+from earvae_jax.system.between_processes import failing_together, gather, local
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.data.batches import training_batches, training_examples, validation_audio
 from earvae_jax.train.run.agreement import Agreement
@@ -92,8 +92,7 @@ class _Run:
         if self.saves.latest is None:
             self.origin: Mapping[str, Any] | None
             self.origin, after = origin, None
-            state = self.trainer.initial_state(initial)
-            self.state = jax.tree.map(lambda leaf: replicate(leaf, self.program.replicated), state)
+            self.state = self.program.initial_state(initial)
         else:
             self.state, self.origin = self._continued(origin)
             after = int(self.state.step)
@@ -104,7 +103,8 @@ class _Run:
 
     def _continued(self, origin: Mapping[str, Any]) -> tuple[TrainState, Mapping[str, Any] | None]:
         """State and origin of the latest checkpoint."""
-        state, record = self.saves.restore(self.program.state_shapes())
+        saved, record = self.saves.restore(self.program.saved_shapes())
+        state = self.program.from_saved(saved)
         if origin:
             check_same_origin(self.workdir, record.origin, origin)
         self.batches.set_state(dict(record.position[jax.process_index()]))
@@ -218,7 +218,7 @@ class _Run:
     def _save(self, done: int, metrics: Mapping[str, float] | None) -> None:
         position = tuple(gather(self.batches.get_state()))
         record = Record(self.config, position, self.examples.fingerprint, self.origin)
-        self.saves.save(self.state, done, record, metrics)
+        self.saves.save(self.program.to_save(self.state), done, record, metrics)
 
     def _export(self) -> None:
         with failing_together():

@@ -21,6 +21,7 @@ _CHANGEABLE = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "max_skipped_steps",
+        "shard_state",
         "data.threads",
         "data.buffered_batches",
         # A new learning rate also makes another run, but it can rescue one that diverged; see `rate_jumps`.

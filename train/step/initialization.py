@@ -164,4 +164,4 @@ def _embed(conv: Conv, kernel: Float[np.ndarray, "K I O"]) -> None:
     whole[..., :outputs] = 0
     whole[start : start + taps, :inputs, :outputs] = kernel
     conv.direction.set_value(constant(whole))
-    conv.gain.set_value(norms(conv.direction[...], axis=conv._gain_axis))
+    conv.gain.set_value(norms(conv.direction[...], axis=conv.gain_axis))

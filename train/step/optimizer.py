@@ -1,9 +1,13 @@
 """AdamW with the inverse-root schedule of the Oobleck recipe."""
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array, PyTree
 
 from earvae_jax.train.config import OptimizerConfig
-from earvae_jax.train.step.norms import clip_by_norm
 from earvae_jax.train.step.schedules import learning_rate
 
 
@@ -20,3 +24,15 @@ def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransf
     if config.clip_norm is not None:
         transforms.insert(0, clip_by_norm(config.clip_norm))
     return optax.with_extra_args_support(optax.chain(*transforms))
+
+
+def clip_by_norm(largest: float) -> optax.GradientTransformationExtraArgs:
+    """`optax.clip_by_global_norm` for a caller that knows the norm: `update(..., norm=norm)`."""
+
+    def update(
+        updates: PyTree, state: optax.OptState, params: PyTree = None, *, norm: Array, **_: Any
+    ) -> tuple[PyTree, optax.OptState]:
+        del params
+        return jax.tree.map(lambda x: jnp.where(norm < largest, x, x / norm * largest), updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)

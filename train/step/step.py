@@ -1,6 +1,8 @@
 """One training step as a pure function: generator and discriminator updates, averaging, the check for NaN."""
 
 import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,34 +10,38 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from earvae_jax.model.bottleneck import Posterior
 from earvae_jax.model.lengths import latents_of
 from earvae_jax.model.vae import EarVAE
+from earvae_jax.system.machine import GPUS
 from earvae_jax.train.config import AdversarialConfig, TrainConfig
-from earvae_jax.train.losses.adversarial import Parameters, Terms, adversarial_gradients, weighted
+from earvae_jax.train.losses.adversarial import Terms, adversarial_gradients, weighted
 from earvae_jax.train.losses.discriminator import Discriminator
 from earvae_jax.train.losses.objective import reconstruction_objective
 from earvae_jax.train.step.initialization import start_as_transform
-from earvae_jax.train.step.norms import norm
 from earvae_jax.train.step.optimizer import build_optimizer
 from earvae_jax.train.step.schedules import adversarial_share, learning_rate
+from earvae_jax.train.step.stacks import Parameters, Stacked, Stacks
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that changes while training; the noise of a step follows from the seed and `step`."""
+    """Everything that changes while training; the noise of a step follows from the seed and `step`.
+
+    Parameters stand in stacks; `Trainer.unstacked` gives them as trees.
+    """
 
     step: Int[Array, ""]  # steps done, the skipped ones included
     skipped: Int[Array, ""]  # non-finite steps, all together
     skipped_in_a_row: Int[Array, ""]
-    generator: Parameters
+    generator: Stacked
     constants: Parameters  # of the model: applied, not trained
-    average: Parameters  # exponential moving average of the generator
+    average: Stacked  # exponential moving average of the generator
     optimizer: optax.OptState
-    discriminator: Parameters | None
+    discriminator: Stacked | None
     discriminator_optimizer: optax.OptState | None
 
 
@@ -43,7 +49,10 @@ class Trainer:
     """The pure functions of a training run. It splits the modules once and keeps their structure.
 
     The devices of a `mesh`, of one axis, compute the gradients of a step together, each for its part of the
-    batch.
+    batch. With `shard_state` each of them keeps and updates its part of the stacks.
+
+    Attributes:
+      stacks, judge_stacks: the stacks of the model's parameters and of the discriminator's.
     """
 
     def __init__(self, config: TrainConfig, mesh: Mesh | None = None):
@@ -51,11 +60,14 @@ class Trainer:
         self.mesh = mesh
         self.model_config = config.model_config
         # Without `rngs` a module holds only shapes; `eval_shape` of building it takes many times as long.
-        self._model, *_ = _split(EarVAE(self.model_config, rngs=None))
+        model = EarVAE(self.model_config, rngs=None)
+        self._model, *_ = _split(model)
+        for_gpu = _platform(mesh) in GPUS
+        self.stacks = Stacks(model, for_gpu=for_gpu)
         self._optimizer = build_optimizer(config.optimizer, config.steps)
         self._adversarial = config.adversarial
         if self._adversarial is not None:
-            self.discriminator, *_ = _split(self._build_discriminator(self._adversarial, None))
+            self.judge_stacks = Stacks(self._build_discriminator(self._adversarial, None), for_gpu=for_gpu)
             discriminator_steps = max(config.steps - self._adversarial.start_step, 1)
             self._discriminator_optimizer = build_optimizer(self._adversarial.optimizer, discriminator_steps)
 
@@ -76,7 +88,7 @@ class Trainer:
         return jax.jit(self._state)(generator, constants, self._discriminator_parameters(nnx.Rngs(key)))
 
     def state_shapes(self) -> TrainState:
-        """The shapes and types of the state, into which a checkpoint is read."""
+        """The shapes and types of the state."""
         _, generator, constants = _split(EarVAE(self.model_config, rngs=None))
         return jax.eval_shape(self._state, generator, constants, self._discriminator_parameters(None))
 
@@ -89,36 +101,65 @@ class Trainer:
         self, generator: Parameters, constants: Parameters, discriminator: Parameters | None
     ) -> TrainState:
         zero = jnp.zeros((), jnp.int32)
+        stacked = self.stacks.stack(generator)
+        judge = None if discriminator is None else self.judge_stacks.stack(discriminator)
         state = TrainState(
             step=zero,
             skipped=zero,
             skipped_in_a_row=zero,
-            generator=generator,
+            generator=stacked,
             constants=constants,
-            average=generator,
-            optimizer=self._optimizer.init(generator),
-            discriminator=discriminator,
-            discriminator_optimizer=(
-                None if discriminator is None else self._discriminator_optimizer.init(discriminator)
-            ),
+            average=stacked,
+            optimizer=self._optimizer.init(stacked),
+            discriminator=judge,
+            discriminator_optimizer=None if judge is None else self._discriminator_optimizer.init(judge),
         )
         # The step gives away the buffers of its input, so each leaf needs its own.
         return jax.tree.map(jnp.copy, state)
 
+    def stacked(self, state: TrainState) -> TrainState:
+        """A state whose parameters and moments are trees, as `unstacked` gives it, as a step takes it."""
+        return self._restacked(state, Stacks.stack, Stacks.is_tree)
+
+    def unstacked(self, state: TrainState) -> TrainState:
+        """The state with trees of parameters and moments, by the names of the modules: what is saved."""
+        return self._restacked(state, Stacks.unstack, Stacks.is_stacked)
+
+    def _restacked(self, state: TrainState, change: Callable, fits: Callable) -> TrainState:
+        def of(stacks: Stacks, part: Any) -> Any:
+            return jax.tree.map(
+                lambda leaf: change(stacks, leaf) if fits(stacks, leaf) else leaf,
+                part,
+                is_leaf=functools.partial(fits, stacks),
+            )
+
+        of_generator = ("generator", "average", "optimizer")
+        parts = {name: of(self.stacks, getattr(state, name)) for name in of_generator}
+        if state.discriminator is not None:
+            for name in ("discriminator", "discriminator_optimizer"):
+                parts[name] = of(self.judge_stacks, getattr(state, name))
+        return dataclasses.replace(state, **parts)
+
     def model(self, state: TrainState, *, averaged: bool = True) -> EarVAE:
         """The model of a state as a module, by default with the averaged weights."""
-        return nnx.merge(self._model, state.average if averaged else state.generator, state.constants)
+        # One program, which costs less than one for each shape.
+        parameters = jax.jit(self.stacks.unstack)(state.average if averaged else state.generator)
+        return nnx.merge(self._model, parameters, state.constants)
+
+    def judge(self, parameters: Stacked) -> Discriminator:
+        """The discriminator with these parameters, which computes with them."""
+        return self.judge_stacks.module(parameters, {}, jnp.float32)
 
     def reconstruct(
         self,
-        generator: Parameters,
+        generator: Stacked,
         constants: Parameters,
         audio: Float[Array, "B T C"],
         noise: Float[Array, "B N D"] | None,
     ) -> tuple[Float[Array, "B T C"], Float[Array, ""]]:
         """Reconstruction and KL divergence, in `compute_dtype`; without noise it decodes the mean."""
         dtype = jnp.dtype(self.config.compute_dtype)
-        model = nnx.merge(self._model, generator, constants)
+        model = self.stacks.module(generator, constants, dtype)
 
         def encode(audio):
             posterior = model.encode(audio.astype(dtype))
@@ -151,7 +192,7 @@ class Trainer:
         noise: Float[Array, "B N D"],
         *,
         adversarial: bool,
-    ) -> tuple[Parameters, Parameters | None, Terms]:
+    ) -> tuple[Stacked, Stacked | None, Terms]:
         """Gradients of generator and discriminator at the state's parameters, and all terms."""
         (prediction, kl), pull_to_generator = jax.vjp(
             lambda generator: self.reconstruct(generator, state.constants, audio, noise), state.generator
@@ -163,7 +204,7 @@ class Trainer:
         if adversarial:
             assert self._adversarial is not None  # `adversarial` follows from its start_step
             of_audio, discriminator_gradient, judged = adversarial_gradients(
-                self.discriminator,
+                self.judge,
                 state.discriminator,
                 audio,
                 prediction,
@@ -188,8 +229,8 @@ class Trainer:
         generator_gradient, discriminator_gradient, terms = self._over_devices(
             state, audio, noise, adversarial
         )
-        norms = {part: norm(gradient) for part, gradient in generator_gradient.items()}
-        whole = norm(norms)
+        norms = self.stacks.norms(generator_gradient)
+        whole = _norm(norms)
         updates, optimizer = self._optimizer.update(
             generator_gradient, state.optimizer, state.generator, norm=whole
         )
@@ -204,7 +245,7 @@ class Trainer:
         )
         finite = jnp.isfinite(whole) & jnp.isfinite(terms["loss"])
         if adversarial:
-            discriminator_norm = norm(discriminator_gradient)
+            discriminator_norm = _norm(self.judge_stacks.norms(discriminator_gradient))
             finite &= jnp.isfinite(discriminator_norm) & jnp.isfinite(terms["discriminator"])
             updates, optimizer = self._discriminator_optimizer.update(
                 discriminator_gradient,
@@ -235,22 +276,51 @@ class Trainer:
         latents = latents_of(self.config.data.crop_samples, self.model_config.encoder.strides)
         return jax.random.normal(key, (batch_size, latents, self.model_config.latent_dim))
 
+    def spec(self, stacked: PyTree) -> PyTree:
+        """How arrays of the state lie on the mesh: whole on each device, or split with `shard_state`."""
+
+        def of(leaf):
+            place = self._split_axis(leaf)
+            return PartitionSpec() if place is None else PartitionSpec(*[None] * place, *self.mesh.axis_names)
+
+        return jax.tree.map(of, stacked)
+
+    def _split_axis(self, leaf: Any) -> int | None:
+        """The axis over which an array of the state is split: the last one that the devices divide."""
+        if self.mesh is None or not self.config.shard_state:
+            return None
+        axes = range(leaf.ndim - 1, 0, -1)
+        return next((axis for axis in axes if leaf.shape[axis] % self.mesh.size == 0), None)
+
     def _over_devices(self, state, audio, noise, adversarial):
         """Gradients and terms averaged over the devices."""
         if self.mesh is None:
             return self._accumulate(state, audio, noise, adversarial)
         (axis,) = self.mesh.axis_names
+        split = PartitionSpec(axis)
 
         def part(state, audio, noise):
-            return jax.lax.pmean(self._accumulate(state, audio, noise, adversarial), axis)
+            *gradients, terms = self._accumulate(state, audio, noise, adversarial)
+            return *jax.tree.map(mean, gradients), jax.lax.pmean(terms, axis)
 
+        def mean(gradient):
+            place = self._split_axis(gradient)
+            if place is None:
+                return jax.lax.pmean(gradient, axis)
+            whole = jax.lax.psum_scatter(gradient, axis, scatter_dimension=place, tiled=True)
+            return whole / self.mesh.size
+
+        # What the gradients do not need would be gathered with the rest.
+        state = dataclasses.replace(state, average=None, optimizer=None, discriminator_optimizer=None)
+        specs = [self.spec(part) for part in (state.generator, state.discriminator)]
+        specs[1:] = specs[1:] if adversarial else [None]
         # Left to itself, XLA gathers the whole batch for every Fourier transform. With `check_vma` the
         # gradients of parameters, which do not vary over devices, would be summed already.
         return jax.shard_map(
             part,
             mesh=self.mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(axis), PartitionSpec(axis)),
-            out_specs=PartitionSpec(),
+            in_specs=(PartitionSpec(), split, split),
+            out_specs=(*specs, PartitionSpec()),
             check_vma=False,
         )(state, audio, noise)
 
@@ -276,6 +346,14 @@ def _split(module: nnx.Module) -> tuple[nnx.GraphDef, Parameters, Parameters]:
     """Structure, trained arrays and constants of a module."""
     structure, parameters, constants = nnx.split(module, nnx.Param, ...)  # type: ignore[misc] # flax says tuple[S, *S, ...]
     return structure, nnx.as_pure(parameters), nnx.as_pure(constants)
+
+
+def _norm(parts: Mapping[str, Float[Array, ""]]) -> Float[Array, ""]:
+    return jnp.sqrt(sum(jnp.square(part) for part in parts.values()))
+
+
+def _platform(mesh: Mesh | None) -> str:
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
 
 def _save_convolutions(primitive: Any, *_: Any, **__: Any) -> bool:

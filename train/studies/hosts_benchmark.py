@@ -65,7 +65,7 @@ def _measure(asked: argparse.Namespace) -> None:
     import numpy as np
 
     from earvae_jax.system import machine
-    from earvae_jax.system.between_processes import gather_numbers, replicate
+    from earvae_jax.system.between_processes import gather_numbers
     from earvae_jax.train.config import TrainConfig, bundled_or_file
     from earvae_jax.train.run.agreement import Agreement
     from earvae_jax.train.run.step_program import StepProgram
@@ -73,7 +73,7 @@ def _measure(asked: argparse.Namespace) -> None:
     overrides = [*_OVERRIDES, f"data.batch_size={2 * asked.processes * asked.devices}"]
     config = TrainConfig.from_json(bundled_or_file("train_demo.json"), overrides)
     program = StepProgram(config, jax.devices())
-    state = jax.tree.map(lambda leaf: replicate(leaf, program.replicated), program.trainer.initial_state())
+    state = program.initial_state(None)
     share = config.data.batch_size // asked.processes
     shape = (share, config.data.crop_samples, config.model_config.io_channels)
     noise = 0.1 * np.random.default_rng(asked.index).standard_normal(shape, np.float32)

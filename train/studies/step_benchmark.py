@@ -126,9 +126,11 @@ def _torch_step(config: TrainConfig, adversarial: bool) -> Callable[[], None]:
 
     # Any numbers will do. Drawing them with JAX would leave its programs in the memory measured for torch.
     random = np.random.default_rng(0)
+    trainer = Trainer(config)
+    shapes = jax.eval_shape(trainer.unstacked, trainer.state_shapes())
     judge_arrays = {
         jax.tree_util.keystr(path, simple=True, separator="."): 0.1 * random.standard_normal(leaf.shape)
-        for path, leaf in jax.tree.leaves_with_path(Trainer(config).state_shapes().discriminator)
+        for path, leaf in jax.tree.leaves_with_path(shapes.discriminator)
     }
     model, adversary = config.model_config, config.adversarial
     assert adversary is not None  # both sizes have one

@@ -92,7 +92,7 @@ def _judged(trainer: Trainer, term: str) -> Pull:
 
     def gradient(discriminator, prediction, target):
         return adversarial_gradients(
-            trainer.discriminator,
+            trainer.judge,
             discriminator,
             target,
             prediction,

@@ -10,7 +10,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from tolerances import PLANE_CONVOLUTION
 
-from earvae_jax.train.formulations import planes
+from earvae_jax.train.formulations import planes, planes_on_gpu
 from earvae_jax.train.formulations.choice import conv_stack
 from earvae_jax.train.formulations.planes import PlaneLayer
 
@@ -41,11 +41,12 @@ def compare(shape, kernel_shapes, dilations, slope):
     by_definition = outputs(planes.conv_stack)
     if any(jnp.abs(y).min() < _CHANCE for y in by_definition[0][:-1]):
         reject()
-    compared = jax.tree.leaves(jax.jit(lambda: outputs(conv_stack))()), jax.tree.leaves(by_definition)
-    for ours, expected in zip(*compared, strict=True):
-        assert ours.shape == expected.shape
-        largest = max(float(jnp.abs(expected).max()), 1.0)
-        np.testing.assert_allclose(ours, expected, rtol=0, atol=PLANE_CONVOLUTION * largest)
+    for function in (conv_stack, planes_on_gpu.conv_stack):
+        compared = jax.tree.leaves(jax.jit(lambda f=function: outputs(f))()), jax.tree.leaves(by_definition)
+        for ours, expected in zip(*compared, strict=True):
+            assert ours.shape == expected.shape
+            largest = max(float(jnp.abs(expected).max()), 1.0)
+            np.testing.assert_allclose(ours, expected, rtol=0, atol=PLANE_CONVOLUTION * largest)
 
 
 def test_the_layers_of_a_discriminator():

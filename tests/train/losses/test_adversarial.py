@@ -10,6 +10,7 @@ from flax import nnx
 
 from earvae_jax.train import losses
 from earvae_jax.train.config import AdversarialConfig, DiscriminatorConfig
+from earvae_jax.train.losses import adversarial
 from earvae_jax.train.losses.adversarial import adversarial_gradients
 from earvae_jax.train.losses.discriminator import Discriminator
 
@@ -22,8 +23,8 @@ def discriminator(n_ffts):
     return structure, nnx.as_pure(parameters)
 
 
-@pytest.mark.parametrize("kind", ["least_squares", "hinge"])
-def test_terms_and_gradients_are_those_of_all_resolutions_together(kind):
+@pytest.mark.parametrize(("kind", "on_gpu"), [("least_squares", False), ("hinge", False), ("hinge", True)])
+def test_terms_and_gradients_are_those_of_all_resolutions_together(monkeypatch, kind, on_gpu):
     # Of different loudness: else the gradients of both nearly cancel, and what is left is rounding.
     audio, prediction = jnp.array([[[[1]]], [[[0.1]]]]) * jax.random.normal(
         jax.random.key(1), (2, 2, 1500, 2)
@@ -44,9 +45,11 @@ def test_terms_and_gradients_are_those_of_all_resolutions_together(kind):
     terms, _ = whole(parameters, prediction)
     of_prediction = jax.grad(lambda audio: whole(parameters, audio)[1])(prediction)
     of_parameters = jax.grad(lambda p: whole(p, prediction)[0]["discriminator"])(parameters)
-    found = jax.jit(functools.partial(adversarial_gradients, structure, config=config, dtype=jnp.float32))(
-        parameters, audio, prediction
-    )
+    judge = functools.partial(nnx.merge, structure)
+    gradients = functools.partial(adversarial_gradients, judge, config=config, dtype=jnp.float32)
+    if on_gpu:
+        monkeypatch.setattr(adversarial, "in_one_call", lambda _, *, on_gpu: on_gpu)
+    found = jax.jit(gradients)(parameters, audio, prediction)
     assert jax.tree.structure(found) == jax.tree.structure((of_prediction, of_parameters, terms))
     for ours, expected in zip(found, (of_prediction, of_parameters, terms), strict=True):
         # Rounding of a whole: of a direction's gradient most cancels where weight norm projects it.
@@ -58,8 +61,9 @@ def test_terms_and_gradients_are_those_of_all_resolutions_together(kind):
 def test_memory_is_that_of_one_resolution():
     def needed(n_ffts):
         structure, parameters = discriminator(n_ffts)
+        judge = functools.partial(nnx.merge, structure)
         function = functools.partial(
-            adversarial_gradients, structure, config=AdversarialConfig(), dtype=jnp.float32
+            adversarial_gradients, judge, config=AdversarialConfig(), dtype=jnp.float32
         )
         audio = jnp.zeros((2, 8000, 2))
         return jax.jit(function).lower(parameters, audio, audio).compile().memory_analysis()

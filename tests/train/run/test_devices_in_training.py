@@ -137,9 +137,18 @@ def assert_same_state(workdir, config, expected):
         np.testing.assert_allclose(state[name], array, rtol=0, atol=tolerance, err_msg=name)
 
 
-def test_eight_devices_train_as_one(config_file, alone, tmp_path):
-    wait(start(config_file, tmp_path, devices=8))
+@pytest.mark.parametrize("sharded", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_eight_devices_train_as_one(config_file, alone, tmp_path, sharded):
+    """Each with all of the state or its part; what was saved by one can be continued by the other."""
+    wait(start(config_file, tmp_path, "--set", f"shard_state={json.dumps(sharded)}", devices=8))
     assert_same_state(tmp_path, TrainConfig.from_json(config_file), alone)
+    if not sharded:
+        wait(
+            start(
+                config_file, tmp_path, "--set", "shard_state=true", "--set", f"steps={STEPS + 1}", devices=8
+            )
+        )
+        assert light_training.saved_steps(tmp_path)[-1] == STEPS + 1
 
 
 @pytest.mark.slow

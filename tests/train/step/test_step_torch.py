@@ -119,5 +119,5 @@ def test_one_step_is_torchs():
 def _judge_arrays(trainer: Trainer, parameters) -> dict[str, np.ndarray]:
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
-        for path, leaf in jax.tree.leaves_with_path(parameters)
+        for path, leaf in jax.tree.leaves_with_path(trainer.judge_stacks.unstack(parameters))
     }

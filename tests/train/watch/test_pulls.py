@@ -21,7 +21,7 @@ def test_judged_terms_add_up_to_the_adversarial_gradient():
     assert set(found) == {*trainer.config.objective.active, "adversarial", "feature_matching"}
     for item in range(2):
         whole, _, _ = adversarial_gradients(
-            trainer.discriminator,
+            trainer.judge,
             state.discriminator,
             target[item][None],
             prediction[item][None],

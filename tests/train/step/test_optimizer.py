@@ -1,4 +1,4 @@
-"""The norm in few kernels is optax's, and clipping by it too."""
+"""Clipping by a norm that is known."""
 
 import hypothesis
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 import optax
 from hypothesis import strategies as st
 
-from earvae_jax.train.step.norms import clip_by_norm, norm
+from earvae_jax.train.step.optimizer import clip_by_norm
 
 SHAPES = st.lists(st.sampled_from([(), (1,), (7,), (3, 5), (7, 4, 2), (2, 3, 1, 2)]), min_size=1, max_size=8)
 
@@ -19,15 +19,9 @@ def test_clips_as_optax_does(shapes, scale, seed):
     tree = {
         str(i): jnp.asarray(scale * generator.standard_normal(s), jnp.float32) for i, s in enumerate(shapes)
     }
-    np.testing.assert_allclose(norm(tree), optax.tree.norm(tree), rtol=1e-6)
     ours, theirs = clip_by_norm(1.0), optax.clip_by_global_norm(1.0)
     state = ours.init(tree)
     assert state == theirs.init(tree)  # so that checkpoints of before load
-    clipped, _ = ours.update(tree, state, norm=norm(tree))
+    clipped, _ = ours.update(tree, state, norm=optax.tree.norm(tree))
     expected, _ = theirs.update(tree, state)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), clipped, expected)
-
-
-def test_vectors_are_reduced_together():
-    tree = [jnp.ones(3)] * 50 + [jnp.ones((2, 2))] * 2
-    assert str(jax.make_jaxpr(norm)(tree)).count("reduce_sum") == 3
