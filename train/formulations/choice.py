@@ -87,7 +87,7 @@ def in_one_call(
     return functools.partial(_computed, "in_one_call", plain=function, on_cpu=on_cpu, on_gpu=on_gpu)
 
 
-NAMES = ("conv_stack", "gradient_stored", "sums_of_planes", "all_at_once", "in_one_call")
+NAMES = ("conv_stack", "gradient_stored", "in_one_call")  # what a CPU computes in a way of its own
 
 
 @contextlib.contextmanager
