@@ -67,13 +67,9 @@ def sums_of_planes(*planes: Float[Array, "B K F"]) -> tuple[Float[Array, " B"], 
     )
 
 
-def all_at_once(*arrays: Array) -> tuple[Array, ...]:
+def all_at_once(arrays: _Result) -> _Result:
     """The same arrays; off a CPU what reads any of them waits until all are there."""
-    return _computed("all_at_once", *arrays, plain=_waiting, on_cpu=lambda *same: same)
-
-
-def _waiting(*arrays):
-    return lax.optimization_barrier(arrays)
+    return _computed("all_at_once", arrays, plain=lax.optimization_barrier, on_cpu=lambda same: same)
 
 
 def in_one_call(

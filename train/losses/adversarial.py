@@ -57,8 +57,8 @@ def adversarial_gradients(
         )
         result = in_one_call(apart, on_gpu=together)(of_one, audio, prediction)
         # XLA's own order would keep the feature maps of all resolutions.
-        audio, prediction, of_prediction = all_at_once(audio, prediction, result[0])
-        found.append((of_prediction, *result[1:]))
+        audio, prediction, result = all_at_once((audio, prediction, result))
+        found.append(result)
     of_prediction, of_parameters, terms = zip(
         *jax.tree.map(lambda leaf: leaf / len(found), found), strict=True
     )

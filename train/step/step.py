@@ -62,12 +62,13 @@ class Trainer:
         # Without `rngs` a module holds only shapes; `eval_shape` of building it takes many times as long.
         model = EarVAE(self.model_config, rngs=None)
         self._model, *_ = _split(model)
-        for_gpu = _platform(mesh) in GPUS
-        self.stacks = Stacks(model, for_gpu=for_gpu)
+        self._for_gpu = _platform(mesh) in GPUS
+        self.stacks = Stacks(model, for_gpu=self._for_gpu)
         self._optimizer = build_optimizer(config.optimizer, config.steps)
         self._adversarial = config.adversarial
         if self._adversarial is not None:
-            self.judge_stacks = Stacks(self._build_discriminator(self._adversarial, None), for_gpu=for_gpu)
+            judge = self._build_discriminator(self._adversarial, None)
+            self.judge_stacks = Stacks(judge, for_gpu=self._for_gpu)
             discriminator_steps = max(config.steps - self._adversarial.start_step, 1)
             self._discriminator_optimizer = build_optimizer(self._adversarial.optimizer, discriminator_steps)
 
@@ -148,7 +149,10 @@ class Trainer:
 
     def judge(self, parameters: Stacked) -> Discriminator:
         """The discriminator with these parameters, which computes with them."""
-        return self.judge_stacks.module(parameters, {}, jnp.float32)
+        # Cast by the layers, gradients of recordings and reconstructions are added in float32; on a GPU they
+        # are one gradient, and one cast is fewer kernels.
+        dtype = self.config.compute_dtype if self._for_gpu else "float32"
+        return self.judge_stacks.module(parameters, {}, jnp.dtype(dtype))
 
     def reconstruct(
         self,

@@ -62,8 +62,8 @@ def test_a_gpu_takes_its_ways():
         for each in ("cpu", "cuda")
     ]
     assert counts == [3, 1]
-    assert "optimization_barrier" in lowered(choice.all_at_once, plane, plane, platform="cuda")
-    assert "optimization_barrier" not in lowered(choice.all_at_once, plane, plane, platform="cpu")
+    assert "optimization_barrier" in lowered(choice.all_at_once, plane, platform="cuda")
+    assert "optimization_barrier" not in lowered(choice.all_at_once, plane, platform="cpu")
 
 
 def test_the_plain_stack_is_the_definition():
