@@ -8,21 +8,21 @@ from typing import Any
 from absl import logging
 
 from earvae_jax import checkpoints, known_models
-from earvae_jax.borders import explaining, shown
+from earvae_jax.borders import LARGEST_JSON, explaining, shown
 from earvae_jax.convert import from_torch, sources
 from earvae_jax.errors import UserError
 from earvae_jax.known_models import KnownModel
 from earvae_jax.system.addresses import address
 from earvae_jax.system.user_cache import cache_folder
 
-_VERSION = 1  # of what a conversion makes of a file; another one does not find the files of before
+_VERSION = 2  # of what a conversion makes of a file; another one does not find the files of before
 
 
 def checkpoint_of(source: str | Path) -> Path:
     """The checkpoint that a source of weights converts to; converts if it has not been done before.
 
-    A source is what `convert from-torch` takes. Another size, date or JSON of it is another source. A known
-    model is fetched once.
+    A source is what `convert from-torch` takes. A file is known by its content and that of the JSON beside
+    it, wherever it lies. A known model is fetched once.
 
     Raises:
       UserError: the source does not convert without options, or the cache cannot be written.
@@ -70,10 +70,25 @@ def _place(name: str, state: list[Any]) -> Path:
 
 
 def _state(found: sources.Source) -> list[Any]:
-    """Differs for every state of the files that a conversion reads."""
+    """What a conversion reads: a digest of the weights, and names and digests of the JSON files beside them.
+
+    What lies beside weights of the Hub may be on the Hub alone: there the address stands for it.
+    """
     with explaining(found.weights, "cannot be read"):
-        path = found.weights.resolve()
-        state = path.stat()
-        configs = sorted(path.parent.glob("*.json")) if not found.is_remote else []
-        described = [(config.name, config.stat().st_size, config.stat().st_mtime_ns) for config in configs]
-    return [str(path), state.st_size, state.st_mtime_ns, described]
+        if found.is_remote:
+            return [_digest(found.weights), found.shown]
+        configs = sorted(found.weights.resolve().parent.glob("*.json"))
+        return [_digest(found.weights), [(config.name, _digest_of_config(config)) for config in configs]]
+
+
+def _digest_of_config(path: Path) -> str | None:
+    """None where it is no file that a conversion could read."""
+    try:
+        return _digest(path) if path.is_file() and path.stat().st_size <= LARGEST_JSON else None
+    except OSError:
+        return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,7 @@ from absl import logging
 
 from earvae_jax.errors import UserError
 
-_LARGEST_JSON = 1 << 26  # bytes; a config has a few thousand
+LARGEST_JSON = 1 << 26  # bytes; a config has a few thousand
 _LONGEST_REASON = 200  # characters
 
 
@@ -100,7 +100,7 @@ def read_json(path: str | Path, what: str) -> Any:
         if not path.is_file():  # a pipe might block for ever, a device might never end
             kind = "a folder" if path.is_dir() else "a pipe or a device"
             raise UserError(f"{path}: {kind}, not a {what}")
-        if path.stat().st_size > _LARGEST_JSON:
+        if path.stat().st_size > LARGEST_JSON:
             raise UserError(f"{path}: too large for a {what}")
         text = path.read_text(encoding="utf-8")
     return parse_json(text, path, "not a readable JSON file")

@@ -21,3 +21,19 @@ def positive(kind: type[_Number], of: str = "") -> Callable[[str], _Number]:
         return value
 
     return parse
+
+
+def seed(text: str) -> int:
+    """A seed of JAX."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if not is_seed(value):
+        raise argparse.ArgumentTypeError(f"{text!r} has more than 64 bits")
+    return value
+
+
+def is_seed(value: int) -> bool:
+    """Whether JAX takes a number for a seed."""
+    return -(2**63) <= value < 2**63

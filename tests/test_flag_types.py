@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from earvae_jax.flag_types import positive
+from earvae_jax.flag_types import positive, seed
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,14 @@ def test_others_are_refused_by_name(kind, text):
         positive(kind, "seconds")(text)
     with pytest.raises(argparse.ArgumentTypeError, match=r"is not a positive number$"):
         positive(kind)(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-5", str(2**63 - 1), str(-(2**63))])
+def test_seeds_are_taken(text):
+    assert seed(text) == int(text)
+
+
+@pytest.mark.parametrize("text", ["", "1.5", "nan", str(2**63), "-99999999999999999999"])
+def test_what_is_no_seed(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}'"):
+        seed(text)

@@ -1,5 +1,6 @@
 """The page that a published model shows: what it is, how it runs, what it was trained on, what it reaches."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,6 +74,7 @@ def model_card(
         rows = [f"| {name} | {value} |" for name, value in metrics.items()]
         parts.append("\n".join(["## What it reaches", "", "| | mean |", "|---|---|", *rows]))
         parts.append("Measured by `earvae evaluate` on its reconstructions.")
+    parts.append(_config(info))
     parts.append(f"Licence of the weights: {licence}. Their fingerprint is `{info.fingerprint}`.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -89,6 +91,11 @@ def _what(info: CheckpointInfo) -> str:
         f"{kind[0].upper()}{kind[1:]} for {channels} music {at_rate}: {config.downsampling_ratio} samples "
         f"become one latent of {config.latent_dim} values, {latents}. It has {millions:.1f} M parameters."
     )
+
+
+def _config(info: CheckpointInfo) -> str:
+    written = json.dumps(info.config.to_dict(), indent=2)
+    return f"## Config\n\nAs the file holds it.\n\n```json\n{written}\n```"
 
 
 def _use(repo: str) -> str:

@@ -19,6 +19,7 @@ from earvae_jax.audio.channels import to_channels
 from earvae_jax.audio.reader import read
 from earvae_jax.audio.resampling import resample
 from earvae_jax.command import run_program
+from earvae_jax.flag_types import positive
 from earvae_jax.infer.codec import Codec
 from earvae_jax.system import machine
 
@@ -40,8 +41,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m earvae_jax.infer.benchmark.stream", description=__doc__)
     parser.add_argument("song", nargs="?", type=Path, default=demo.CLIP, help="default: the bundled clip")
     parser.add_argument("--checkpoint", metavar="MODEL", help="default: the demo model")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of the song; default: 30")
-    parser.add_argument("--blocks", nargs="+", type=int, default=_BLOCKS, metavar="LATENTS")
+    parser.add_argument("--seconds", type=positive(float), default=30.0, help="of the song; default: 30")
+    parser.add_argument("--blocks", nargs="+", type=positive(int), default=_BLOCKS, metavar="LATENTS")
     asked = parser.parse_args(words)
     codec = Codec.load(asked.checkpoint)
     audio, rate = read(asked.song)

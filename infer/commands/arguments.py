@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from earvae_jax.flag_types import positive
+from earvae_jax.flag_types import positive, seed
 
 if TYPE_CHECKING:  # the command line must not wait for JAX
     import jax
@@ -138,7 +138,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("mean", "sample"),
         help="decode the mean (the same every time) or a sample",
     )
-    parser.add_argument("--seed", default=0, type=int, help="seed of the samples; default: 0")
+    parser.add_argument("--seed", default=0, type=seed, help="seed of the samples; default: 0")
 
 
 def sampling_words(arguments: argparse.Namespace) -> str:

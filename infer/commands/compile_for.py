@@ -18,8 +18,7 @@ from earvae_jax.infer.commands.arguments import codec_on
 from earvae_jax.infer.engine.cutting import latent_count
 from earvae_jax.infer.engine.engine import Engine
 from earvae_jax.infer.engine.programs import Half, plan
-from earvae_jax.infer.latents import read_latents
-from earvae_jax.system.file_search import find_files
+from earvae_jax.infer.latent_sets.found import find_latents
 from earvae_jax.targets.plan import Plan
 
 
@@ -30,8 +29,13 @@ def encode(arguments: argparse.Namespace, devices: Sequence[jax.Device]) -> Plan
 
 def decode(arguments: argparse.Namespace, devices: Sequence[jax.Device]) -> Plan:
     """What `earvae decode` runs."""
-    found = find_files(arguments.inputs, {".npz"}, "latent files", output_dir=Path(arguments.output_dir))
-    return _plan(arguments, devices, [path for path, _ in found], _latents_of_file, ["decode"])
+    found = find_latents(arguments.inputs, output_dir=Path(arguments.output_dir))
+    reads = {each.source: each.read for each in found}
+
+    def latents(engine: Engine, path: Path) -> int:
+        return len(engine.accepted(reads[path](), path.name).mean)
+
+    return _plan(arguments, devices, list(reads), latents, ["decode"])
 
 
 def reconstruct(arguments: argparse.Namespace, devices: Sequence[jax.Device]) -> Plan:
@@ -78,7 +82,3 @@ def _latents_of_audio(engine: Engine, path: Path) -> int:
     with AudioReader(path) as reader:
         samples = resampled_length(reader.count(), reader.sample_rate, engine.sample_rate)
     return latent_count(engine.config, samples)
-
-
-def _latents_of_file(engine: Engine, path: Path) -> int:
-    return len(engine.accepted(read_latents(path), path.name).mean)

@@ -60,14 +60,19 @@ def run(arguments: argparse.Namespace) -> int:
     import functools
     from pathlib import Path
 
+    from absl import logging
+
     from earvae_jax.audio.reader import AudioReader
     from earvae_jax.audio.search import EXTENSIONS, find_audio
+    from earvae_jax.borders import shown
     from earvae_jax.errors import UserError
     from earvae_jax.infer.commands.encode_shards import encode_shards
     from earvae_jax.infer.commands.jobs import Job, run_jobs, share, writable_folder
     from earvae_jax.infer.commands.made_with import latent_maker, latents_in_words, made_with
     from earvae_jax.infer.commands.output_names import jobs_for
     from earvae_jax.infer.engine.task import Task
+    from earvae_jax.infer.latent_sets.records import shards_in
+    from earvae_jax.infer.latent_sets.summaries import write_statistics_of_files
     from earvae_jax.infer.latents import write_latents
 
     if arguments.shards is None and arguments.shard_size is not None:
@@ -85,6 +90,10 @@ def run(arguments: argparse.Namespace) -> int:
             arguments, found, output_dir, process=process, processes=processes, reading=reading
         )
 
+    if shards_in(output_dir):
+        raise UserError(
+            f"{shown(output_dir)}: holds latents in shards: take another --output-dir, or pass --shards"
+        )
     jobs = jobs_for(found, output_dir, ".npz", EXTENSIONS)
     jobs, refused = share(jobs, process=process, processes=processes)
     codec = open_codec(arguments)
@@ -104,6 +113,12 @@ def run(arguments: argparse.Namespace) -> int:
 
         return Task(job.name, audio=functools.partial(AudioReader, job.source, **reading), keep=keep)
 
-    return run_jobs(
+    report = run_jobs(
         codec, jobs, task, failed=refused, overwrite=arguments.overwrite, made_by=latent_maker, this=this
-    ).status
+    )
+    try:
+        write_statistics_of_files(output_dir, codec.model_fingerprint)
+    except UserError as error:  # the latents are there; the same command writes what describes them
+        logging.error("%s", error)
+        return 1
+    return report.status

@@ -9,7 +9,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         nargs="?",
         metavar="CHECKPOINT",
-        help="a model, as --checkpoint takes it, or latents: a file or a folder; default: the demo model",
+        help="a model as --checkpoint takes it, or latents: file, shard or folder; default: the demo model",
     )
 
 
@@ -21,7 +21,8 @@ def run(arguments: argparse.Namespace) -> int:
     import sys
 
     from earvae_jax.checkpoints import read_info
-    from earvae_jax.infer.latent_sets.collection import open_latents, summary
+    from earvae_jax.infer.latent_sets.collection import open_latents
+    from earvae_jax.infer.latent_sets.summaries import summary
     from earvae_jax.parameters import expected_arrays
     from earvae_jax.receptive_field import decoder_reach, encoder_reach
 

@@ -15,7 +15,7 @@ from earvae_jax.errors import UserError
 from earvae_jax.infer.latent_sets import records, shards
 from earvae_jax.infer.latent_sets.records import Entry, Record
 from earvae_jax.infer.latent_sets.statistics import Statistics
-from earvae_jax.infer.latents import Latents, number_format, read_header, read_latents
+from earvae_jax.infer.latents import Header, Latents, number_format, read_header, read_latents
 from earvae_jax.system.file_search import find_files
 
 _SHARDS_OPEN = 64  # ArrayRecord files that are kept open
@@ -96,6 +96,11 @@ class LatentSet:
         audio = (item.sample_rate, item.samples, item.channels)
         return Latents(mean, std, *audio, self.model, item.file, self.model_name)
 
+    @property
+    def shards(self) -> int:
+        """How many shards hold it; 0 for single files."""
+        return sum(map(len, self._records))
+
     def statistics(self) -> Statistics:
         """The statistics of all latents: from the sums of the shards, or by reading single files once."""
         if self._records:
@@ -106,15 +111,15 @@ class LatentSet:
 
 
 def holds_latents(place: Place) -> bool:
-    """Whether a path is a latent file, a shard's folder, or a folder with latent files anywhere inside."""
+    """Whether a path is a latent file, a shard, a folder of shards, or one with latent files inside."""
     path = Path(place)
     if path.is_file():
-        return path.suffix == ".npz"
+        return path.suffix == ".npz" or records.is_shard(path)
     return path.is_dir() and (bool(records.shards_in(path)) or any(path.rglob("*.npz")))
 
 
 def open_latents(places: Place | Sequence[Place]) -> LatentSet:
-    """Opens folders of shards, folders of `.npz` files, and such files, all of one model.
+    """Opens shards, folders of shards, `.npz` files and folders of them, all of one model.
 
     Raises:
       UserError: a place does not exist, holds no latents, or those of another model; something is damaged.
@@ -147,11 +152,15 @@ def _open(place: Path) -> LatentSet:
     if place.is_dir() and (found := records.read_records(place)):
         if any(place.rglob("*.npz")):
             raise UserError(f"{shown(place)}: holds shards and single files; give them as two folders")
-        return _of_shards(found)
-    return _of_files(place)
+        return of_shards(found)
+    if records.is_shard(place) and place.is_file():
+        return of_shards({place: records.read_record(place)})
+    found_files = find_files([place], {".npz"}, "latents")
+    return of_files([(path, name, read_header(path)) for path, name in found_files])
 
 
-def _of_shards(found: dict[Path, Record]) -> LatentSet:
+def of_shards(found: dict[Path, Record]) -> LatentSet:
+    """The items of shards that were made with the same settings; there is at least one shard."""
     record = next(iter(found.values()))
     settings = record.settings
     items = [
@@ -177,9 +186,12 @@ def _of_shards(found: dict[Path, Record]) -> LatentSet:
     )
 
 
-def _of_files(place: Path) -> LatentSet:
-    found = find_files([place], {".npz"}, "latents")
-    headers = [(path, name, read_header(path)) for path, name in found]
+def of_files(headers: Sequence[tuple[Path, Path, Header]]) -> LatentSet:
+    """The items of single files, each with its relative name; there is at least one.
+
+    Raises:
+      UserError: they are of several models.
+    """
     first_path, _, first = headers[0]
     for path, _, header in headers:
         if (header.model, header.dim) != (first.model, first.dim):
@@ -260,29 +272,3 @@ def _record(path: str, number: int) -> bytes:
 def _reader(path: str, process: int, *_identity: int) -> Any:
     """An open ArrayRecord file; a forked process opens its own, and a new file of that name is another."""
     return shards.array_record().ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0")
-
-
-def summary(latents: LatentSet) -> dict[str, Any]:
-    """What is in a collection, for people: sizes, settings and statistics."""
-    described = latents.statistics().described()
-    del described["covariance"]  # a page of numbers; latent_statistics.json has it
-    return {
-        "kind": latents.kind,
-        "model": latents.model,
-        "model_name": latents.model_name,
-        "files": len(latents),
-        "shards": sum(map(len, latents._records)) or None,
-        "seconds": sum(item.seconds for item in latents.items),
-        "latent_rate_hz": latents.latent_rate,
-        "holds": "mean+std" if latents.has_std else "mean",
-        "latent_dim": latents.dim,
-        **{key: _for_people(value) for key, value in described.items()},
-    }
-
-
-def _for_people(value: Any) -> Any:
-    return (
-        [float(f"{each:.6g}") if isinstance(each, float) else each for each in value]
-        if isinstance(value, list)
-        else value
-    )

@@ -109,7 +109,12 @@ def shard_name(process: int, number: int, kind: str) -> str:
 
 def shards_in(folder: Path) -> list[Path]:
     """The shards of a folder, by name."""
-    return sorted(path for path in folder.glob(f"{_NAME}*-*") if path.suffix in SUFFIXES.values())
+    return sorted(path for path in folder.glob(f"{_NAME}*-*") if is_shard(path))
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a path has the name of a shard."""
+    return path.suffix in SUFFIXES.values() and path.name.startswith(_NAME) and "-" in path.name[len(_NAME) :]
 
 
 def unclaimed_records(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from earvae_jax.system.atomic import replacing
 FORMAT_VERSION = 1
 NUMBER_FORMATS = ("float32", "float16", "bfloat16")
 _FIELDS = ("sample_rate", "samples", "channels", "model", "name")
+_BEGINNINGS = (b"PK", b"\x93NUMPY")  # of a .npz, and of a single array
 _LARGE = 1 << 30  # bytes, about the latents of a day
 _MOST = {"sample_rate": 2**31, "samples": 2**53, "channels": 2**10}  # far above any real file
 
@@ -214,6 +215,11 @@ def _values(array: np.ndarray, stored: object) -> np.ndarray:
 
 
 def _opened(path: Path, name: str) -> np.lib.npyio.NpzFile:
+    with path.open("rb") as opened:
+        if not opened.read(6).startswith(
+            _BEGINNINGS
+        ):  # NumPy would take it for a pickle, and say how to load one
+            raise UserError(f"{name}: not a readable latent file (it is no .npz)")
     file = np.load(path, allow_pickle=False)
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise UserError(f"{name}: not a latent file: it is a single array without std and metadata")

@@ -11,6 +11,7 @@ from earvae_jax.borders import shown
 from earvae_jax.errors import UserError
 from earvae_jax.infer.codec import Codec
 from earvae_jax.infer.commands.made_with import comment, made_with
+from earvae_jax.infer.engine.noise import check_seed
 from earvae_jax.infer.engine.task import Half, LatentKind, Task
 from earvae_jax.infer.evaluation.evaluate import Evaluation, evaluate_files
 from earvae_jax.infer.evaluation.pairs import Pair
@@ -35,6 +36,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.latent not in ("mean", "sample"):
             raise UserError(f"{self.latent}: latents are the mean or a sample")
+        check_seed(self.seed)
 
     @property
     def words(self) -> str:

@@ -49,11 +49,21 @@ def test_a_source_is_converted_once(source, conversions, tmp_path):
     assert len(list((tmp_path / "cache" / "models").iterdir())) == 1
 
 
-def test_another_state_of_a_source_is_converted_again(source, conversions):
+def test_what_counts_is_the_content(source, conversions, tmp_path):
     earvae_jax.load(source)
     weights = source / "diffusion_pytorch_model.safetensors"
-    os.utime(weights, ns=(0, weights.stat().st_mtime_ns + 1))
+    status = weights.stat()
+    os.utime(weights, ns=(0, status.st_mtime_ns + 1))
+    shutil.copytree(source, tmp_path / "elsewhere", copy_function=shutil.copyfile)
+    for given in (source, tmp_path / "elsewhere"):
+        earvae_jax.load(given)
+    assert len(conversions) == 1
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)  # of the same size, and the date of before
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
     earvae_jax.load(source)
+    assert len(conversions) == 2
     values = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**values, "sampling_rate": 44_100}))
     assert earvae_jax.load(source).config.sample_rate == 44_100

@@ -11,6 +11,8 @@ from tolerances import FAMILY_OUTPUT
 from earvae_jax.infer import Codec
 from earvae_jax.infer.formulations import choice
 
+# The chunked formulation's program takes long to compile: here of an untied and a tied model.
+QUICK = ("diffusers_sao_tiny", "sat_tied_tiny")
 torch = pytest.importorskip("torch", reason="one of the recordings' weights is a torch file")
 
 
@@ -37,8 +39,11 @@ def test_modules(name):
     assert_recorded(np.asarray(decoded[0]), truth["decoded"], "decoded")
 
 
-@pytest.mark.parametrize("formulation", ["plain", "chunked"])
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize(
+    ("name", "formulation"),
+    [(name, "plain") for name in FAMILY]
+    + [pytest.param(name, "chunked", marks=[pytest.mark.slow] * (name not in QUICK)) for name in FAMILY],
+)
 def test_codec(name, formulation, monkeypatch):
     """The chunked formulation, which wide models take on a CPU, is forced on these narrow ones."""
     truth, model = recorded(name), family.model(name)

@@ -14,6 +14,7 @@ from earvae_jax.convert.push.card import model_card, read_metrics
 from earvae_jax.convert.push.upload import repository, without_folders
 from earvae_jax.errors import UserError
 from earvae_jax.infer.evaluation.evaluate import Evaluation, write_results
+from earvae_jax.model.config import ModelConfig
 
 PROVENANCE = {
     "trained_steps": 7200,
@@ -99,7 +100,9 @@ def test_the_page_says_what_the_model_is_and_reaches(tmp_path, checkpoint):
     card = model_card("owner/some-model", info, licence="cc-by-4.0", metrics=read_metrics(path))
     assert "# some-model" in card and "8 samples become one latent" in card
     assert "| SI-SDR, dB | 8.32 |" in card and "98.00%" in card and "| pieces | 59 |" in card
-    assert "mel" not in card  # undefined
+    assert "mel" not in card.partition("## Config")[0]  # undefined
+    config = card.partition("```json\n")[2].partition("```")[0]
+    assert ModelConfig.from_dict(json.loads(config)) == info.config
     assert "--checkpoint hf://owner/some-model" in card and info.fingerprint in card
     without = model_card("owner/m", dataclasses.replace(info, provenance={}), licence="mit")
     assert "## Training" not in without and "reaches" not in without

@@ -35,6 +35,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_whole_file_answer():
     pytest.importorskip("torch")  # computes it
     environment = {

@@ -96,6 +96,7 @@ def test_what_is_wrong_with_latents_is_named(earvae, small_checkpoint, checkpoin
     failed = ("cut", "text", "empty", "foreign", "nan", "shape", "listed", "pickled")
     for name in failed:
         assert sum(f"{name}.npz: " in line for line in lines) == 1, (name, lines)
+    assert any("text.npz: not a readable latent file (it is no .npz)" in line for line in lines)
     assert len(lines) == len(failed) + 2
     status, lines = earvae(*call, checkpoint, "--overwrite")
     refusal = f"good.npz: encoded by another model: {small_checkpoint.name} ("

@@ -10,9 +10,13 @@ import time
 
 import numpy as np
 import pytest
+import small_models
 from tolerances import STATISTICS
 
+from earvae_jax import checkpoints
+from earvae_jax.audio.reader import read
 from earvae_jax.audio.writer import write
+from earvae_jax.infer.latent_sets import summaries
 from earvae_jax.infer.latent_sets.collection import open_latents
 from earvae_jax.infer.latents import read_latents
 
@@ -68,6 +72,50 @@ def test_shards_hold_what_single_files_hold(kind, music, small_checkpoint, tmp_p
     status, lines = earvae(*more)
     assert status == 0 and "1 done" in lines[-1] and "6 already there" in lines[-1]
     assert len(by_name(tmp_path / "shards")) == 7
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "arrayrecord"])
+def test_shards_are_decoded_as_single_files_are(kind, music, small_checkpoint, tmp_path, earvae):
+    if kind == "arrayrecord":
+        pytest.importorskip("array_record", reason="ArrayRecord files need the extra arrayrecord")
+    model = ("--checkpoint", small_checkpoint)
+    shards, files = tmp_path / "latents" / "shards", tmp_path / "latents" / "files"
+    call = ("encode", music, *model, "--output-dir")
+    assert earvae(*call, files)[0] == 0
+    assert earvae(*call, shards, "--shards", kind, "--shard-size", 0.02)[0] == 0
+    sampled = (*model, "--latent", "sample", "--output-dir")
+    assert earvae("decode", tmp_path / "latents", *sampled, tmp_path / "both")[0] == 0
+    names = sorted(path.relative_to(music) for path in music.rglob("*.wav"))
+    for name in names:
+        one, other = (read(tmp_path / "both" / place / name) for place in ("files", "shards"))
+        assert one[1] == other[1] == RATE
+        np.testing.assert_array_equal(one[0], other[0])
+    first, *_ = sorted(shards.glob("latents-*[!n]"))
+    assert earvae("decode", first, *model, "--output-dir", tmp_path / "some")[0] == 0
+    some = {str(path.relative_to(tmp_path / "some")) for path in (tmp_path / "some").rglob("*.wav")}
+    assert some == set(by_name(first)) and 0 < len(some) < len(names)
+
+
+def test_a_shard_that_cannot_be_decoded_fails_alone(music, small_checkpoint, tmp_path, earvae):
+    shards, model = tmp_path / "shards", ("--checkpoint", small_checkpoint)
+    call = ("encode", music, *model, "--output-dir", shards, "--shards", "webdataset", "--shard-size", 0.02)
+    assert earvae(*call)[0] == 0
+    gone, odd, cut, *_ = sorted(shards.glob("*.tar"))
+    expected = by_name(shards).keys() - by_name(gone).keys() - by_name(cut).keys()
+    gone.with_suffix(".json").unlink()
+    cut.write_bytes(cut.read_bytes()[:600])
+    record = json.loads(odd.with_suffix(".json").read_text())
+    outside = "../outside.wav"
+    expected -= {record["items"][0]["file"]}
+    record["items"][0]["file"] = outside
+    odd.with_suffix(".json").write_text(json.dumps(record))
+    status, lines = earvae("decode", shards, *model, "--output-dir", tmp_path / "out")
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert status == 1 and len(errors) == 3 and "3 failed" in lines[-1], lines
+    for shard, said in ((gone, "is missing"), (cut, "cut short"), (odd, f"'{outside}' is not a name inside")):
+        assert any(line.startswith(f"error: {shard}") and said in line for line in errors), lines
+    made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.wav")}
+    assert made == expected and not (tmp_path / "outside.wav").exists()
 
 
 def test_webdataset_reads_the_shards(music, small_checkpoint, tmp_path, earvae):
@@ -138,11 +186,39 @@ def test_info_tells_what_the_latents_are_like(sharded, music, small_checkpoint, 
     np.testing.assert_allclose(told["deviation"], mean.std(0), rtol=1e-5)
     assert (told["files"], told["latents"], told["latent_rate_hz"]) == (6, len(mean), 1000.0)
     assert told["kind"] == ("webdataset" if sharded else "files") and 0 <= told["dead_share"] <= 1
-    if sharded:
-        whole = json.loads((tmp_path / "out" / "latent_statistics.json").read_text())
-        np.testing.assert_allclose(
-            whole["covariance"], np.cov(mean.T, bias=True), rtol=STATISTICS, atol=1e-12
-        )
+    whole = json.loads((tmp_path / "out" / "latent_statistics.json").read_text())
+    np.testing.assert_allclose(whole["covariance"], np.cov(mean.T, bias=True), rtol=STATISTICS, atol=1e-12)
+    assert (whole["files"], whole["latents"], whole["latent_dim"]) == (6, len(mean), mean.shape[1])
+
+
+def test_statistics_of_single_files_follow_the_folder(music, small_checkpoint, tmp_path, earvae, monkeypatch):
+    out, model = tmp_path / "out", ("--checkpoint", small_checkpoint)
+    folders = sorted(music.iterdir())
+
+    def encode(folder, *more):
+        status, lines = earvae("encode", folder, *model, "--output-dir", out / folder.name, *more)
+        assert status == 0, lines
+        assert earvae("encode", folder, *model, "--output-dir", out, *more)[0] == 0
+        return json.loads((out / "latent_statistics.json").read_text()), lines
+
+    told, _ = encode(folders[0])
+    assert told["files"] == 6  # three in the folder, and three below it
+    with monkeypatch.context() as patched:
+        patched.setattr(summaries, "read_header", lambda _: pytest.fail("read again"))
+        assert encode(folders[0])[0] == told
+    other = small_models.model(small_models.KINDS["even strides"], seed=1)
+    checkpoints.save(tmp_path / "other.safetensors", other)
+    theirs = ("--checkpoint", tmp_path / "other.safetensors", "--output-dir", out / "theirs")
+    assert earvae("encode", folders[0], *theirs)[0] == 0
+    (out / "theirs" / "odd.npz").write_bytes(b"no zip")
+    (next((out / folders[0].name).glob("*.npz"))).unlink()
+    status, lines = earvae("encode", folders[1], *model, "--output-dir", out)
+    assert status == 0 and any("leaves out 4 of 12 files" in line for line in lines), lines
+    told = json.loads((out / "latent_statistics.json").read_text())
+    assert told["files"] == 3 + 2 + 3
+    found = [read_latents(path).mean for path in out.rglob("*.npz") if path.parent.name != "theirs"]
+    mean = np.concatenate(found).astype(np.float64)
+    np.testing.assert_allclose(told["mean"], mean.mean(0), rtol=STATISTICS, atol=1e-12)
 
 
 def test_a_bad_file_fails_alone(small_checkpoint, tmp_path, earvae):
@@ -158,6 +234,7 @@ def test_a_bad_file_fails_alone(small_checkpoint, tmp_path, earvae):
     ("flags", "said"),
     [
         (("--shard-size", "5"), "it goes with --shards"),
+        ((), "holds latents in shards"),
         (("--shards", "webdataset", "--overwrite"), "take another --output-dir"),
         (("--shards", "webdataset", "--latents", "mean"), "this run uses model"),
     ],

@@ -1,7 +1,9 @@
 """The noise of sampled latents."""
 
 import numpy as np
+import pytest
 
+from earvae_jax.errors import UserError
 from earvae_jax.infer.engine.noise import standard_normal
 
 
@@ -16,3 +18,8 @@ def test_noise_is_that_of_a_seed_and_a_name():
     noise = standard_normal(1500, 4, seed=7, name="song.flac")
     for other in ({"seed": 8, "name": "song.flac"}, {"seed": 7, "name": "other.flac"}):
         assert abs(np.mean(noise * standard_normal(1500, 4, **other))) < 0.1
+
+
+def test_a_seed_that_jax_cannot_take_is_named():
+    with pytest.raises(UserError, match=f"seed {2**63}: it has more than 64 bits"):
+        standard_normal(3, 4, seed=2**63, name="song.flac")

@@ -77,7 +77,7 @@ def in_float64(units, after, x, extent):
 
 @pytest.mark.parametrize("platform", KERNELS)
 @hypothesis.settings(
-    max_examples=12,
+    max_examples=6,
     deadline=None,
     phases=[hypothesis.Phase.explicit, hypothesis.Phase.reuse, hypothesis.Phase.generate],  # each compiles
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
@@ -151,7 +151,9 @@ def pair(name, half, platform):
 
 @pytest.mark.parametrize("platform", KERNELS)
 @pytest.mark.parametrize("half", ["encoder", "decoder"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (place > 1)) for place, name in enumerate(CONFIGS)]
+)
 def test_a_half_is_that_of_the_modules(name, half, platform):
     shape, plain, fused = pair(name, half, platform)
     ratio = CONFIGS[name].downsampling_ratio

@@ -1,5 +1,7 @@
 """Rows compute what the modules do, however a signal is cut, and a TPU's programs are made of them."""
 
+import functools
+
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,9 @@ def short_rows(monkeypatch):
 
 @pytest.mark.parametrize("half", ["encoder", "decoder"])
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("latents", [5, 32, 48, 256])
+@pytest.mark.parametrize(
+    "latents", [5, 48, pytest.param(32, marks=pytest.mark.slow), pytest.param(256, marks=pytest.mark.slow)]
+)
 def test_rows_compute_what_the_modules_do(short_rows, name, half, latents):
     config = CONFIGS[name]
     module = getattr(small_models.model(config), half)
@@ -41,14 +45,13 @@ def test_rows_compute_what_the_modules_do(short_rows, name, half, latents):
     # The whole window; a file that began before it and ends in it; one that begins in it and goes on.
     goes_on = latents + (9 if name != "odd strides" else 0)
     limits = [(0, latents), (-step, latents - 2), (2, goes_on)]
+    functions = []
+    for formulation in (PlainFormulation(), RowsFormulation(config, "float32")):
+        weights, function = getattr(formulation, half)(module)
+        functions.append(functools.partial(jax.jit(function), weights, x))
     for first, second in zip(limits, limits[1:] + limits[:1], strict=True):
         start, stop = np.asarray([first, second], np.int32).T * step
-        made = []
-        for formulation in (PlainFormulation(), RowsFormulation(config, "float32")):
-            weights, function = getattr(formulation, half)(module)
-            made.append(
-                np.asarray(jax.jit(function)(weights, x, Extent(jnp.asarray(start), jnp.asarray(stop))))
-            )
+        made = [np.asarray(run(Extent(jnp.asarray(start), jnp.asarray(stop)))) for run in functions]
         assert made[0].shape == made[1].shape
         np.testing.assert_allclose(made[1], made[0], rtol=0, atol=TILED * np.abs(made[0]).max())
 

@@ -176,6 +176,9 @@ def test_the_page_fits_phone_and_desktop_in_light_and_dark(reconstructed):
         assert page.run("return document.documentElement.scrollWidth") <= width
         inside = f"{document}.documentElement"
         assert page.run(f"return {inside}.scrollWidth <= {inside}.clientWidth")
+        heads = f"[...{document}.querySelectorAll('.levels thead th:nth-child(n + 2)')]"
+        lines = page.run(f"return {heads}.map((head) => head.getClientRects().length && head.offsetHeight)")
+        assert len(lines) == 3 and max(lines) < 32, "a word is broken"
         for body in ("document", document):
             colour = f"getComputedStyle({body}.body).backgroundColor.match(/\\d+/g).slice(0, 3)"
             wait_for(

@@ -66,6 +66,7 @@ def test_only_so_many_visitors_wait(handlers):
     [
         ({"model": "/etc/passwd"}, "offers no such model"),
         ({"latent": "both"}, "latents are the mean or a sample"),
+        ({"latent": "sample", "seed": 1e30}, "it has more than 64 bits"),
     ],
 )
 def test_what_the_page_does_not_offer_is_refused(handlers, change, message):
