@@ -64,7 +64,7 @@ ALLOWED = {
     "train.free_music": "",
     "train.losses": "train.config train.formulations",
     "train.data": "train.config",
-    "train.step": "train.config train.losses",
+    "train.step": "train.config train.formulations train.losses",
     "train.watch": "train.config train.losses train.step",
     "train.run": "train.config train.data train.step train.watch",
     "train.studies": (

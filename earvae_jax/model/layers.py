@@ -210,7 +210,7 @@ class Conv(WeightNormed):
 
     def _convolve(self, x: Float[Array, "B T I"]) -> Float[Array, "B T2 O"]:
         bias = _value(self.bias)
-        if self.in_rows and self.dilation > 1:
+        if self.in_rows and self.dilation > 1 and isinstance(self.padding, int):
             return conv1d_in_rows(x, self.kernel, bias, dilation=self.dilation, padding=self.padding)
         return conv1d(
             x,

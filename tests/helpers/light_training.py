@@ -13,7 +13,8 @@ import small_training
 
 from earvae_jax.model.bottleneck import Posterior
 from earvae_jax.train.config import TrainConfig
-from earvae_jax.train.step.step import Trainer, TrainState
+from earvae_jax.train.step.state import TrainState
+from earvae_jax.train.step.step import Trainer
 from earvae_jax.train.watch.validation import Validator
 
 COMMAND = "from earvae_jax.command import main; main()"

@@ -53,7 +53,7 @@ def gradient_of_input(
     of_outputs: Sequence[_Guarded],
     layers: Sequence[PlaneLayer],
     *,
-    size: tuple[int, int],
+    size: Sequence[int],
     dilations: Sequence[int],
     slope: float,
 ) -> Float[Array, "B K F I"]:
@@ -82,14 +82,14 @@ def _convolve(x: _Guarded, kernel: Float[Array, "W V I O"], dilation: int) -> _G
     return planes.convolve(rows, kernel, dilation=1).reshape(batch, frames, bins, -1)
 
 
-def _keep(x: _Guarded, size: tuple[int, int]) -> _Guarded:
+def _keep(x: _Guarded, size: Sequence[int]) -> _Guarded:
     """Sets what is beyond the planes to zero."""
     frame, bin = (lax.broadcasted_iota(jnp.int32, x.shape, axis) for axis in (1, 2))
     return jnp.where((frame < size[0]) & (bin < size[1]), x, jnp.zeros((), x.dtype))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _activation(x: _Guarded, slope: float, size: tuple[int, int]) -> _Guarded:
+def _activation(x: _Guarded, slope: float, size: Sequence[int]) -> _Guarded:
     """The leaky ReLU, and zeros beyond the planes."""
     return _keep(planes.leaky_relu(x, slope), size)
 

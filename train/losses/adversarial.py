@@ -107,11 +107,9 @@ def _judged_together(structure, parameters, audio, prediction, *, config, dtype)
 
     both, pull = jax.vjp(outputs, parameters)
     of_both, terms = jax.grad(lambda y: _of_generator(real(both), fake(y), config), has_aux=True)(both)
+    made, of_made = ([y[items:] for y in every] for every in (both, of_both))
     of_planes = planes_on_gpu.gradient_of_input(
-        *([y[items:] for y in every] for every in (both, of_both)),
-        judge.layers(dtype),
-        size=planes.shape[1:3],
-        **options,
+        made, of_made, judge.layers(dtype), size=planes.shape[1:3], **options
     )
     # Planes are linear in the audio.
     (of_prediction,) = jax.linear_transpose(judge.planes, prediction)(of_planes.astype(jnp.float32))

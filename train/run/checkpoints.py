@@ -17,7 +17,7 @@ from earvae_jax.errors import UserError
 from earvae_jax.parameters import differences
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.run.same_run import check_same_run
-from earvae_jax.train.step.step import TrainState
+from earvae_jax.train.step.state import TrainState
 from earvae_jax.train.watch.validation import SCORE
 
 FORMAT_VERSION = 1

@@ -14,7 +14,8 @@ from earvae_jax.errors import UserError
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.system.atomic import replacing
 from earvae_jax.system.between_processes import local
-from earvae_jax.train.step.step import Trainer, TrainState
+from earvae_jax.train.step.state import TrainState
+from earvae_jax.train.step.step import Trainer
 from earvae_jax.train.watch.validation import SCORE
 
 

@@ -22,7 +22,8 @@ from earvae_jax.train.run.same_run import check_same_origin, rate_jumps
 from earvae_jax.train.run.step_program import StepProgram
 from earvae_jax.train.run.watcher import Watcher
 from earvae_jax.train.run.workdir import claim
-from earvae_jax.train.step.step import Terms, TrainState
+from earvae_jax.train.step.state import TrainState
+from earvae_jax.train.step.step import Terms
 from earvae_jax.train.watch.progress import Progress
 from earvae_jax.train.watch.validation import SCORE, Validator
 

@@ -13,7 +13,8 @@ from earvae_jax.errors import UserError
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.system.between_processes import replicate
 from earvae_jax.train.config import TrainConfig
-from earvae_jax.train.step.step import Trainer, TrainState
+from earvae_jax.train.step.state import TrainState
+from earvae_jax.train.step.step import Trainer
 
 _DATA = "data"  # the mesh axis over which batches are split
 
@@ -61,7 +62,7 @@ class StepProgram:
         def of(leaf, spec):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(self.split.mesh, spec))
 
-        return jax.tree.map(of, state, self.trainer.spec(state))
+        return jax.tree.map(of, state, self.trainer.split.spec(state))
 
     def initial_state(self, model: EarVAE | None) -> TrainState:
         """The state before the first step, where steps take it; see `Trainer.initial_state`."""

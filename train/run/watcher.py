@@ -12,7 +12,8 @@ from earvae_jax.system.between_processes import local
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.run.exports import Exports
 from earvae_jax.train.run.songs import Songs, song_means
-from earvae_jax.train.step.step import Trainer, TrainState
+from earvae_jax.train.step.state import TrainState
+from earvae_jax.train.step.step import Trainer
 from earvae_jax.train.watch.board import Board
 from earvae_jax.train.watch.health import Warnings, latent_measures, side_change
 from earvae_jax.train.watch.history import History

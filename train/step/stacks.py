@@ -8,7 +8,7 @@ to run; for stacks they are some hundred.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from flax.nnx.traversals import flatten_mapping, unflatten_mapping
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from earvae_jax.model.convolution import weight_norm
 from earvae_jax.model.layers import Conv, SnakeBeta, WeightNormed, folded
@@ -29,6 +29,17 @@ Stacked = dict[str, Array]  # by what stands in them
 _Path = tuple[str | int, ...]
 
 _FOLDED = {"direction": "folded_kernel", "alpha": "folded_frequency", "beta": "folded_amplitude"}
+
+
+def split_module(module: nnx.Module) -> tuple[nnx.GraphDef, Parameters, Parameters]:
+    """Structure, trained arrays and constants of a module."""
+    structure, parameters, constants = nnx.split(module, nnx.Param, ...)  # type: ignore[misc] # flax says tuple[S, *S, ...]
+    return structure, nnx.as_pure(parameters), nnx.as_pure(constants)
+
+
+def norm_of(parts: Mapping[str, Float[Array, ""]]) -> Float[Array, ""]:
+    """√Σx² over all parts, from that of each."""
+    return jnp.sqrt(sum(jnp.square(part) for part in parts.values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +109,14 @@ class Stacks:
             dict(pair for name, stack in self._stacks.items() for pair in stack.give(stacked[name]))
         )
 
+    def stack_all(self, trees: PyTree) -> PyTree:
+        """Stacks every tree of parameters in a pytree, such as an optimizer's state."""
+        return _mapped(self.stack, self.is_tree, trees)
+
+    def unstack_all(self, trees: PyTree) -> PyTree:
+        """The reverse of `stack_all`."""
+        return _mapped(self.unstack, self.is_stacked, trees)
+
     def module(self, stacked: Stacked, constants: Parameters, dtype: jnp.dtype) -> Any:
         """The module that computes with these parameters; kernels and biases of convolutions are `dtype`."""
         leaves = flatten_mapping(constants)
@@ -136,6 +155,10 @@ class Stacks:
             norm = functools.partial(weight_norm, axis=axis - 1)
             result[name] = jax.vmap(norm)(gain.reshape(size), stacked[name])
         return result
+
+
+def _mapped(change: Callable[[Any], Any], fits: Callable[[Any], bool], trees: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: change(leaf) if fits(leaf) else leaf, trees, is_leaf=fits)
 
 
 def _stacks(module: nnx.Module, *, outputs_first: bool) -> dict[str, _Stack]:

@@ -1,8 +1,6 @@
 """One training step as a pure function: generator and discriminator updates, averaging, the check for NaN."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from earvae_jax.model.bottleneck import Posterior
 from earvae_jax.model.lengths import latents_of
@@ -23,26 +21,9 @@ from earvae_jax.train.losses.objective import reconstruction_objective
 from earvae_jax.train.step.initialization import start_as_transform
 from earvae_jax.train.step.optimizer import build_optimizer
 from earvae_jax.train.step.schedules import adversarial_share, learning_rate
-from earvae_jax.train.step.stacks import Parameters, Stacked, Stacks
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TrainState:
-    """Everything that changes while training; the noise of a step follows from the seed and `step`.
-
-    Parameters stand in stacks; `Trainer.unstacked` gives them as trees.
-    """
-
-    step: Int[Array, ""]  # steps done, the skipped ones included
-    skipped: Int[Array, ""]  # non-finite steps, all together
-    skipped_in_a_row: Int[Array, ""]
-    generator: Stacked
-    constants: Parameters  # of the model: applied, not trained
-    average: Stacked  # exponential moving average of the generator
-    optimizer: optax.OptState
-    discriminator: Stacked | None
-    discriminator_optimizer: optax.OptState | None
+from earvae_jax.train.step.stacks import Parameters, Stacked, Stacks, norm_of, split_module
+from earvae_jax.train.step.state import TrainState, with_parameters
+from earvae_jax.train.step.state_split import StateSplit
 
 
 class Trainer:
@@ -53,6 +34,7 @@ class Trainer:
 
     Attributes:
       stacks, judge_stacks: the stacks of the model's parameters and of the discriminator's.
+      split: how the state's arrays lie on the devices.
     """
 
     def __init__(self, config: TrainConfig, mesh: Mesh | None = None):
@@ -61,14 +43,18 @@ class Trainer:
         self.model_config = config.model_config
         # Without `rngs` a module holds only shapes; `eval_shape` of building it takes many times as long.
         model = EarVAE(self.model_config, rngs=None)
-        self._model, *_ = _split(model)
-        self._for_gpu = _platform(mesh) in GPUS
+        self._model, *_ = split_module(model)
+        self.split = StateSplit(mesh, parted=config.shard_state)
+        platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+        self._for_gpu = platform in GPUS
         self.stacks = Stacks(model, for_gpu=self._for_gpu)
         self._optimizer = build_optimizer(config.optimizer, config.steps)
         self._adversarial = config.adversarial
+        self._all_stacks: tuple[Stacks, Stacks | None] = (self.stacks, None)
         if self._adversarial is not None:
             judge = self._build_discriminator(self._adversarial, None)
             self.judge_stacks = Stacks(judge, for_gpu=self._for_gpu)
+            self._all_stacks = (self.stacks, self.judge_stacks)
             discriminator_steps = max(config.steps - self._adversarial.start_step, 1)
             self._discriminator_optimizer = build_optimizer(self._adversarial.optimizer, discriminator_steps)
 
@@ -83,20 +69,20 @@ class Trainer:
 
     def initial_state(self, model: EarVAE | None = None) -> TrainState:
         """The state before the first step; with a `model` it starts from that instead of random weights."""
-        _, generator, constants = _split(self._build_model() if model is None else model)
+        _, generator, constants = split_module(self._build_model() if model is None else model)
         key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
         # One program: one for each leaf would leave hundreds in memory.
         return jax.jit(self._state)(generator, constants, self._discriminator_parameters(nnx.Rngs(key)))
 
     def state_shapes(self) -> TrainState:
         """The shapes and types of the state."""
-        _, generator, constants = _split(EarVAE(self.model_config, rngs=None))
+        _, generator, constants = split_module(EarVAE(self.model_config, rngs=None))
         return jax.eval_shape(self._state, generator, constants, self._discriminator_parameters(None))
 
     def _discriminator_parameters(self, rngs: nnx.Rngs | None) -> Parameters | None:
         if self._adversarial is None:
             return None
-        return _split(self._build_discriminator(self._adversarial, rngs))[1]
+        return split_module(self._build_discriminator(self._adversarial, rngs))[1]
 
     def _state(
         self, generator: Parameters, constants: Parameters, discriminator: Parameters | None
@@ -120,26 +106,11 @@ class Trainer:
 
     def stacked(self, state: TrainState) -> TrainState:
         """A state whose parameters and moments are trees, as `unstacked` gives it, as a step takes it."""
-        return self._restacked(state, Stacks.stack, Stacks.is_tree)
+        return with_parameters(state, Stacks.stack_all, *self._all_stacks)
 
     def unstacked(self, state: TrainState) -> TrainState:
         """The state with trees of parameters and moments, by the names of the modules: what is saved."""
-        return self._restacked(state, Stacks.unstack, Stacks.is_stacked)
-
-    def _restacked(self, state: TrainState, change: Callable, fits: Callable) -> TrainState:
-        def of(stacks: Stacks, part: Any) -> Any:
-            return jax.tree.map(
-                lambda leaf: change(stacks, leaf) if fits(stacks, leaf) else leaf,
-                part,
-                is_leaf=functools.partial(fits, stacks),
-            )
-
-        of_generator = ("generator", "average", "optimizer")
-        parts = {name: of(self.stacks, getattr(state, name)) for name in of_generator}
-        if state.discriminator is not None:
-            for name in ("discriminator", "discriminator_optimizer"):
-                parts[name] = of(self.judge_stacks, getattr(state, name))
-        return dataclasses.replace(state, **parts)
+        return with_parameters(state, Stacks.unstack_all, *self._all_stacks)
 
     def model(self, state: TrainState, *, averaged: bool = True) -> EarVAE:
         """The model of a state as a module, by default with the averaged weights."""
@@ -234,7 +205,7 @@ class Trainer:
             state, audio, noise, adversarial
         )
         norms = self.stacks.norms(generator_gradient)
-        whole = _norm(norms)
+        whole = norm_of(norms)
         updates, optimizer = self._optimizer.update(
             generator_gradient, state.optimizer, state.generator, norm=whole
         )
@@ -249,7 +220,7 @@ class Trainer:
         )
         finite = jnp.isfinite(whole) & jnp.isfinite(terms["loss"])
         if adversarial:
-            discriminator_norm = _norm(self.judge_stacks.norms(discriminator_gradient))
+            discriminator_norm = norm_of(self.judge_stacks.norms(discriminator_gradient))
             finite &= jnp.isfinite(discriminator_norm) & jnp.isfinite(terms["discriminator"])
             updates, optimizer = self._discriminator_optimizer.update(
                 discriminator_gradient,
@@ -280,50 +251,27 @@ class Trainer:
         latents = latents_of(self.config.data.crop_samples, self.model_config.encoder.strides)
         return jax.random.normal(key, (batch_size, latents, self.model_config.latent_dim))
 
-    def spec(self, stacked: PyTree) -> PyTree:
-        """How arrays of the state lie on the mesh: whole on each device, or split with `shard_state`."""
-
-        def of(leaf):
-            place = self._split_axis(leaf)
-            return PartitionSpec() if place is None else PartitionSpec(*[None] * place, *self.mesh.axis_names)
-
-        return jax.tree.map(of, stacked)
-
-    def _split_axis(self, leaf: Any) -> int | None:
-        """The axis over which an array of the state is split: the last one that the devices divide."""
-        if self.mesh is None or not self.config.shard_state:
-            return None
-        axes = range(leaf.ndim - 1, 0, -1)
-        return next((axis for axis in axes if leaf.shape[axis] % self.mesh.size == 0), None)
-
     def _over_devices(self, state, audio, noise, adversarial):
         """Gradients and terms averaged over the devices."""
         if self.mesh is None:
             return self._accumulate(state, audio, noise, adversarial)
         (axis,) = self.mesh.axis_names
-        split = PartitionSpec(axis)
+        batch = PartitionSpec(axis)
 
         def part(state, audio, noise):
             *gradients, terms = self._accumulate(state, audio, noise, adversarial)
-            return *jax.tree.map(mean, gradients), jax.lax.pmean(terms, axis)
-
-        def mean(gradient):
-            place = self._split_axis(gradient)
-            if place is None:
-                return jax.lax.pmean(gradient, axis)
-            whole = jax.lax.psum_scatter(gradient, axis, scatter_dimension=place, tiled=True)
-            return whole / self.mesh.size
+            return *jax.tree.map(self.split.mean, gradients), jax.lax.pmean(terms, axis)
 
         # What the gradients do not need would be gathered with the rest.
         state = dataclasses.replace(state, average=None, optimizer=None, discriminator_optimizer=None)
-        specs = [self.spec(part) for part in (state.generator, state.discriminator)]
-        specs[1:] = specs[1:] if adversarial else [None]
+        judge = state.discriminator if adversarial else None
+        specs = [self.split.spec(part) for part in (state.generator, judge)]
         # Left to itself, XLA gathers the whole batch for every Fourier transform. With `check_vma` the
         # gradients of parameters, which do not vary over devices, would be summed already.
         return jax.shard_map(
             part,
             mesh=self.mesh,
-            in_specs=(PartitionSpec(), split, split),
+            in_specs=(PartitionSpec(), batch, batch),
             out_specs=(*specs, PartitionSpec()),
             check_vma=False,
         )(state, audio, noise)
@@ -344,20 +292,6 @@ class Trainer:
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         total, _ = jax.lax.scan(add, zeros, batches)
         return jax.tree.map(lambda leaf: leaf / parts, total)
-
-
-def _split(module: nnx.Module) -> tuple[nnx.GraphDef, Parameters, Parameters]:
-    """Structure, trained arrays and constants of a module."""
-    structure, parameters, constants = nnx.split(module, nnx.Param, ...)  # type: ignore[misc] # flax says tuple[S, *S, ...]
-    return structure, nnx.as_pure(parameters), nnx.as_pure(constants)
-
-
-def _norm(parts: Mapping[str, Float[Array, ""]]) -> Float[Array, ""]:
-    return jnp.sqrt(sum(jnp.square(part) for part in parts.values()))
-
-
-def _platform(mesh: Mesh | None) -> str:
-    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
 
 def _save_convolutions(primitive: Any, *_: Any, **__: Any) -> bool:

@@ -12,7 +12,8 @@ from earvae_jax.model.bottleneck import Posterior
 from earvae_jax.signal.block_transforms import block_dct
 from earvae_jax.signal.metrics import evaluate_pair
 from earvae_jax.system.between_processes import local
-from earvae_jax.train.step.step import Trainer, TrainState
+from earvae_jax.train.step.state import TrainState
+from earvae_jax.train.step.step import Trainer
 
 SCORE = "si_sdr"  # the best model is the one with the highest
 _DISTANCES = ("stft_distance", "mel_distance")  # the lower, the better

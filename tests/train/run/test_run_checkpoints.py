@@ -14,7 +14,7 @@ pytest.importorskip("grain", reason="training needs the extra `train`")
 from earvae_jax.errors import UserError
 from earvae_jax.train.run.checkpoints import Record, RunCheckpoints
 from earvae_jax.train.run.same_run import rate_jumps
-from earvae_jax.train.step.step import TrainState
+from earvae_jax.train.step.state import TrainState
 
 CONFIG = light_training.config()
 ORIGIN = {"checkpoint": "given.safetensors", "fingerprint": "f00"}

@@ -10,16 +10,11 @@ from flax import nnx
 
 from earvae_jax.train.config import DiscriminatorConfig
 from earvae_jax.train.losses.discriminator import Discriminator
-from earvae_jax.train.step.stacks import Stacks
+from earvae_jax.train.step.stacks import Stacks, norm_of, split_module
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 KINDS_OF_STACKS = pytest.mark.parametrize("for_gpu", [False, True])
-
-
-def split(module):
-    structure, parameters, constants = nnx.split(module, nnx.Param, ...)
-    return structure, nnx.as_pure(parameters), nnx.as_pure(constants)
 
 
 def same(first, second, tolerance):
@@ -41,7 +36,7 @@ def discriminator():
 @pytest.mark.parametrize("kind", small_models.KINDS)
 def test_every_parameter_comes_back(kind, for_gpu):
     module = small_models.model(small_models.KINDS[kind])
-    _, parameters, _ = split(module)
+    _, parameters, _ = split_module(module)
     stacks = Stacks(module, for_gpu=for_gpu)
     stacked = stacks.stack(parameters)
     assert stacks.is_stacked(stacked) and stacks.is_tree(parameters) and not stacks.is_tree(stacked)
@@ -56,7 +51,7 @@ def test_every_parameter_comes_back(kind, for_gpu):
 def test_a_model_of_stacks_is_the_model(kind, for_gpu):
     config = small_models.KINDS[kind]
     module = small_models.model(config)
-    structure, parameters, constants = split(module)
+    structure, parameters, constants = split_module(module)
     stacks = Stacks(module, for_gpu=for_gpu)
     samples = 16 * config.downsampling_ratio
     audio = np.random.default_rng(0).standard_normal((2, samples, 2)).astype(np.float32)
@@ -81,7 +76,7 @@ def test_a_model_of_stacks_is_the_model(kind, for_gpu):
 @KINDS_OF_STACKS
 def test_a_discriminator_of_stacks_is_the_discriminator(for_gpu):
     module = discriminator()
-    _, parameters, constants = split(module)
+    _, parameters, constants = split_module(module)
     stacks = Stacks(module, for_gpu=for_gpu)
     audio = np.random.default_rng(0).standard_normal((2, 256, 2)).astype(np.float32)
     again = stacks.module(stacks.stack(parameters), constants, jnp.float32)
@@ -91,9 +86,10 @@ def test_a_discriminator_of_stacks_is_the_discriminator(for_gpu):
 
 def test_norms_are_those_of_the_parts():
     module = small_models.model(small_models.KINDS["transformer"])
-    _, parameters, _ = split(module)
+    _, parameters, _ = split_module(module)
     stacks = Stacks(module, for_gpu=True)
     norms = stacks.norms(stacks.stack(parameters))
     assert norms.keys() == parameters.keys() >= {"encoder", "transformers", "decoder"}
     for part, norm in norms.items():
         assert float(norm) == pytest.approx(float(optax.tree.norm(parameters[part])), rel=1e-6)
+    assert float(norm_of(norms)) == pytest.approx(float(optax.tree.norm(parameters)), rel=1e-6)
