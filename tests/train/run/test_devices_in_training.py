@@ -50,9 +50,11 @@ assert {name for _, name in exchanged} == {"all-reduce"}, exchanged
 assert not any(str(small_training.CROP) in shapes for shapes, _ in exchanged), exchanged
 meshed = step(state, audio)[0].generator
 
+alone = Trainer(config)
+
 @functools.partial(jax.pmap, axis_name="data", in_axes=(None, 0, 0))
 def gradients(generator, audio, noise):
-    gradient = Trainer(config).gradients(
+    gradient = alone.gradients(
         dataclasses.replace(state, generator=generator), audio, noise, adversarial=True)[0]
     return jax.lax.pmean(gradient, "data")
 
