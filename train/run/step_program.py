@@ -53,7 +53,7 @@ class StepProgram:
             donate_argnums=0,
             out_shardings=(where(self._state), self._replicated),
         )
-        self._stack = jax.jit(self.trainer.stacked, donate_argnums=0, out_shardings=where(self._state))
+        self._stack = jax.jit(self.trainer.stacked, out_shardings=where(self._state))
         self._unstack = jax.jit(self.trainer.unstacked, out_shardings=where(self._saved))
 
     def _placed(self, state: TrainState) -> TrainState:
@@ -82,7 +82,7 @@ class StepProgram:
         return self._unstack(state)
 
     def from_saved(self, saved: TrainState) -> TrainState:
-        """The state that was saved so; it gives away its buffers."""
+        """The state that was saved so."""
         return self._stack(saved)
 
     def lowered(self, *, adversarial: bool) -> jax.stages.Lowered:
