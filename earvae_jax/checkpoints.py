@@ -219,6 +219,8 @@ def _existing(path: str | Path | None) -> Path:
             f"{shown(path)}: the folder of a training run that has not written {_OF_A_RUN} yet; "
             "it does so at the first validation"
         )
+    if path.is_dir() and not (path / orbax_folders.METADATA).exists():
+        raise UserError(f"{shown(path)}: a folder that holds no checkpoint")
     if not path.is_dir() and (not path.is_file() or path.suffix != ".safetensors"):
         raise UserError(_FOREIGN.format(path=path))
     return path

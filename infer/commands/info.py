@@ -55,9 +55,18 @@ def run(arguments: argparse.Namespace) -> int:
 def _is_of_latents(place: str) -> bool:
     from pathlib import Path
 
-    from earvae_jax.borders import exists
+    from earvae_jax.borders import exists, explaining, shown
     from earvae_jax.checkpoints import is_checkpoint, is_of_torch
+    from earvae_jax.errors import UserError
     from earvae_jax.infer.latent_sets.collection import holds_latents
 
-    is_model = exists(place) and (is_checkpoint(place) or is_of_torch(Path(place)))
-    return exists(place) and not is_model and holds_latents(place)
+    if not exists(place) or is_checkpoint(place) or is_of_torch(Path(place)):
+        return False
+    path = Path(place)
+    with explaining(path, "cannot be read"):
+        if holds_latents(path):
+            return True
+        below = [each for each in path.iterdir() if holds_latents(each)] if path.is_dir() else []
+    if below:
+        raise UserError(f"{shown(path)}: its folders hold latents in shards: name one, as {shown(min(below))}")
+    return False

@@ -318,6 +318,7 @@ def test_audio_that_the_model_cannot_hold_fails_its_file_alone(earvae, small_che
         (("encode", "{wav}"), "--output-dir"),
         (("decode", "{wav}/x", "--output-dir", "{tmp}"), "no such file or folder"),
         (("info", "{tmp}/none"), "none: no such checkpoint"),
+        (("info", "{tmp}"), "a folder that holds no checkpoint"),
         (("info", "{tmp}/a\nb"), "a\\nb: no such checkpoint"),
         (("info", "a" * 5000), "aaa: no such checkpoint"),
         (("info", "{wav}", "odd\nword"), "unrecognized arguments: odd\\nword"),
