@@ -68,5 +68,5 @@ def _is_of_latents(place: str) -> bool:
             return True
         below = [each for each in path.iterdir() if holds_latents(each)] if path.is_dir() else []
     if below:
-        raise UserError(f"{shown(path)}: its folders hold latents in shards: name one, as {shown(min(below))}")
+        raise UserError(f"{shown(path)}: its folders hold latents: name one of them, as {shown(min(below))}")
     return False

@@ -191,7 +191,7 @@ def test_info_tells_what_the_latents_are_like(sharded, music, small_checkpoint, 
     assert (whole["files"], whole["latents"], whole["latent_dim"]) == (6, len(mean), mean.shape[1])
     if sharded:  # of different models, or not: each folder tells of itself
         status, lines = earvae("info", tmp_path)
-        assert status == 2 and f"{tmp_path}: its folders hold latents in shards: name one, as" in lines[-1]
+        assert status == 2 and f"{tmp_path}: its folders hold latents: name one of them, as" in lines[-1]
 
 
 def test_statistics_of_single_files_follow_the_folder(music, small_checkpoint, tmp_path, earvae, monkeypatch):
