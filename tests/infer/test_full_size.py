@@ -25,7 +25,7 @@ from earvae_jax.convert import to_torch  # noqa: E402
 from earvae_jax.convert.parity import compare as parity  # noqa: E402
 from earvae_jax.convert.torch_port import model as torch_model  # noqa: E402
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.hour
 
 NAMES = ("ace_step_1.5", "stable_audio_open")
 LATENTS = 75  # three windows and more of the shortest that can be
