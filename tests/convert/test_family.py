@@ -11,8 +11,8 @@ from tolerances import FAMILY_OUTPUT
 from earvae_jax.infer import Codec
 from earvae_jax.infer.formulations import choice
 
-# The chunked formulation's program takes long to compile: here of an untied and a tied model.
-QUICK = ("diffusers_sao_tiny", "sat_tied_tiny")
+# The chunked formulation's program takes long to compile: others than this wait for `-m slow`.
+QUICK = ("diffusers_sao_tiny",)
 torch = pytest.importorskip("torch", reason="one of the recordings' weights is a torch file")
 
 

@@ -77,7 +77,7 @@ def in_float64(units, after, x, extent):
 
 @pytest.mark.parametrize("platform", KERNELS)
 @hypothesis.settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     phases=[hypothesis.Phase.explicit, hypothesis.Phase.reuse, hypothesis.Phase.generate],  # each compiles
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],

@@ -23,7 +23,10 @@ def discriminator(n_ffts):
     return structure, nnx.as_pure(parameters)
 
 
-@pytest.mark.parametrize(("kind", "on_gpu"), [("least_squares", False), ("hinge", False), ("hinge", True)])
+@pytest.mark.parametrize(
+    ("kind", "on_gpu"),
+    [("least_squares", False), pytest.param("hinge", False, marks=pytest.mark.slow), ("hinge", True)],
+)
 def test_terms_and_gradients_are_those_of_all_resolutions_together(monkeypatch, kind, on_gpu):
     # Of different loudness: else the gradients of both nearly cancel, and what is left is rounding.
     audio, prediction = jnp.array([[[[1]]], [[[0.1]]]]) * jax.random.normal(
