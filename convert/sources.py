@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -25,6 +26,7 @@ _WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".pyt", ".bin")  # the first
 _DIFFUSERS = "diffusion_pytorch_model"
 _NOT_WEIGHTS = ("optimizer", "scheduler", "training_args", "scaler", "random_states")
 _USUAL = ("model_config.json", "config.json")
+_SHARD = re.compile(r"-\d+-of-\d+\.\w+$")  # such as model-00001-of-00004.safetensors
 _MOST_NAMED = 6
 
 
@@ -204,20 +206,25 @@ def _candidates(names: Iterable[str]) -> list[str]:
 
 
 def _weights_among(names: Sequence[str], where: str, what: str) -> str:
-    found = _candidates(names)
-    sharded = [name for name in names if name.endswith(".index.json")]
+    found = [name for name in _candidates(names) if not _SHARD.search(name)]
+    sharded = [name for name in names if name.endswith(".index.json") or _SHARD.search(name)]
+    # What is split in a repository may be the generator beside the autoencoder.
     for choice in (
-        [name for name in found if name.startswith(f"vae/{_DIFFUSERS}.")],
+        [name for name in found if str(PurePosixPath(name).with_suffix("")) == f"vae/{_DIFFUSERS}"],
+        [name for name in found if name.startswith(f"vae/{_DIFFUSERS}.")],  # a variant, such as fp16
+        [name for name in found if str(PurePosixPath(name).with_suffix("")) == _DIFFUSERS],
         [name for name in found if name.startswith(f"{_DIFFUSERS}.")],
         [name for name in found if name.startswith("vae/")],
         [name for name in found if "/" not in name],
         [name for name in found if "vae" in name.lower() or "autoencoder" in name.lower()],
         found,
     ):
-        if sharded and choice:
+        if any(f"{name}.index.json" in sharded for name in choice):
             break
         if len(choice) == 1:
             return choice[0]
+    else:
+        sharded = [] if found else sharded
     if sharded:
         raise UserError(
             f"{where}: its weights are split over several files ({sharded[0]}): join them into one"
