@@ -20,14 +20,18 @@ from absl import logging
 
 from earvae_jax.borders import explaining
 from earvae_jax.convert import wrapping
-from earvae_jax.convert.foreign import averages, kinds, layouts, torchscript
+from earvae_jax.convert.foreign import averages, kinds, layouts, torchscript, weight_norm
 from earvae_jax.errors import UserError, require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _COARSE = ("F8_", "F6_", "F4")  # kinds of numbers in .safetensors that a generator beside may be stored in
-_HALVES = re.compile(r"(^|\.)(encoder|decoder)\.(layers|block|conv)")
+# Keys of an autoencoder; a transformer beside it has `decoder.layers.0.self_attn.…` and the like.
+_HALVES = re.compile(
+    r"(^|\.)(encoder|decoder)\."
+    r"(layers\.\d+\.(layers|weight|bias|alpha|beta|param)|block\.\d+\.(res_unit|snake|conv)|(conv|snake)[12]\.)"
+)
 _NOT_ALLOWED = re.compile(r"GLOBAL (\S+)")
 
 
@@ -72,21 +76,29 @@ def read(path: str | Path) -> WeightsFile:
     try:
         tensors = layouts.without_wrappers(averages.with_dots(tensors, wrapping.is_average))
         prefix, tensors = _of_one_model(path, tensors)
+        layout: Layout = "stable-audio-tools" if "pretransform." in prefix else "published"
+        if layouts.is_diffusers(tensors):
+            layout, tensors = "diffusers", layouts.from_diffusers(tensors)
+        tensors = weight_norm.as_gain_and_direction(layouts.from_stable_audio_tools(tensors))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    layout: Layout = "stable-audio-tools" if "pretransform." in prefix else "published"
-    if layouts.is_diffusers(tensors):
-        layout, tensors = "diffusers", layouts.from_diffusers(tensors)
-    tensors = _as_gain_and_direction(layouts.from_stable_audio_tools(tensors))
     return WeightsFile(path, digest, prefix, layout, tensors)
 
 
 def raw_tensors(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a file under its own keys; those of floating point become float32.
 
+    What it is, its first bytes tell, since people rename files; else the name does.
+
     Raises:
       UserError: the file is damaged, or would run code.
     """
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head.startswith((b"PK\x03\x04", b"\x80\x02")) and head[8:] != b"{":  # as `torch.save` begins
+        return _read_pickle(path)
+    if head[5:] == b"\0\0\0{":  # after the length of a header of less than a terabyte
+        return _read_safetensors(path)
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
@@ -172,7 +184,8 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
     with explaining(path, "truncated or damaged, or not written by torch.save"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about odd formats; what goes wrong is reported below
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # by its path, torch would judge it by its name
+                content = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             if (named := _NOT_ALLOWED.search(str(error))) is None:
                 raise UserError(f"{path}: damaged, or not written by torch.save") from None
@@ -192,6 +205,11 @@ def _check_archive(path: Path) -> None:
     ):
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise UserError(f"{path}: a compressed archive, which torch.save does not write")
+        if not any(info.filename.endswith("data.pkl") for info in archive.infolist()):
+            raise UserError(
+                f"{path}: a zip archive that torch.save did not write: at its source, save a plain state "
+                "dict: torch.save(model.state_dict(), PATH)"
+            )
         damaged = archive.testzip()
     if damaged is not None:
         logging.warning("%s: the checksum of %s does not match, the file may be damaged", path, damaged)
@@ -235,25 +253,3 @@ def _float32(path: Path, key: str, array: np.ndarray) -> np.ndarray:
         raise UserError(f"{path}: {key} is not a plain tensor of real numbers ({array.dtype.name})")
     with np.errstate(over="ignore"):  # infinite values are reported together later
         return array.astype(np.float32)
-
-
-def _as_gain_and_direction(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Weight norm under its published keys, whichever way the file stores it."""
-    state = {}
-    for key, array in tensors.items():
-        module, _, part = key.rpartition(".")
-        if key.endswith(".parametrizations.weight.original0"):
-            state[key.removesuffix(".parametrizations.weight.original0") + ".weight_g"] = array
-        elif key.endswith(".parametrizations.weight.original1"):
-            state[key.removesuffix(".parametrizations.weight.original1") + ".weight_v"] = array
-        elif part == "weight" and array.ndim == 3 and key.startswith(("encoder.", "decoder.")):
-            state[f"{module}.weight_g"], state[f"{module}.weight_v"] = _unfolded(array)
-        else:
-            state[key] = array
-    return state
-
-
-def _unfolded(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gain and direction whose product is the weight; a channel of zeros gets an arbitrary direction."""
-    norm = np.sqrt(np.sum(np.square(weight, dtype=np.float64), axis=(1, 2), keepdims=True))
-    return norm.astype(np.float32), np.where(norm == 0, np.float32(1), weight)

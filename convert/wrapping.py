@@ -11,6 +11,9 @@ from earvae_jax.errors import UserError
 _FIRST = r"(?:layers\.0|block\.0\.res_unit1\.conv1)\.(?:weight|weight_[gv]|bias|parametrizations\..*)"
 _ENCODER = re.compile(rf"((?:.*\.)?)encoder\.{_FIRST}")
 _DECODER = re.compile(rf"((?:.*\.)?)decoder\.{_FIRST}")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
+_SNAKE = re.compile(r"(layers\.\d+\.layers\.\d+|res_unit1)\..*alpha$")
+_ONE_HALF = re.compile(rf"(?:.*\.)?{_FIRST}")
 # Words of a name that say that its weights are an average over training.
 _AVERAGE = frozenset(("ema", "averaged", "average", "avg", "swa", "shadow", "polyak"))
 # Words of names around a model that say nothing about which model it is.
@@ -58,6 +61,11 @@ def choose(keys: Iterable[str], same: Callable[[str, str], bool]) -> Chosen:
                 raise UserError(f"holds {apart}: a model has both under one name; put them together")
             half, other = ("an encoder", "decoder") if encoders else ("a decoder", "encoder")
             raise UserError(f"holds {half} alone: its {other} is missing, and a model needs both")
+        if kind is None and any(map(_ONE_HALF.fullmatch, keys)) and any(map(_SNAKE.search, keys)):
+            raise UserError(
+                "holds an encoder or a decoder alone, without its name in the keys: a model needs both, "
+                "under encoder. and decoder."
+            )
         told = f"; it looks like {kind}" if kind else ""
         raise UserError(
             f"holds no εar-VAE weights, nor those of another Oobleck autoencoder: none of its {len(keys)} "
@@ -100,7 +108,8 @@ def is_average(name: str) -> bool:
 
 
 def _words(part: str) -> list[str]:
-    return part.lower().split("_")
+    """The words of a name, which underscores, hyphens, digits or capitals part; a number is one too."""
+    return [word.lower() for word in _WORD.findall(part)]
 
 
 def _averages(prefix: str) -> int:

@@ -245,12 +245,13 @@ def is_of_torch(path: Path) -> bool:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a safetensors file is ours, or damaged, which is for its reader to say."""
+    """Whether a .safetensors file is ours, or damaged, which is for its reader to say."""
     try:
         with safetensors.safe_open(str(path), "numpy") as file:
             return _KEY in (file.metadata() or {})
     except Exception:  # noqa: BLE001 - whatever it is, the reader says it
-        return True
+        with path.open("rb") as file:  # a file of torch.save under this name is none of ours
+            return not file.read(4).startswith((b"PK\x03\x04", b"\x80\x02"))
 
 
 def _local(path: str | os.PathLike[str]) -> Path:

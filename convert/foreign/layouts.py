@@ -1,7 +1,7 @@
 """Other ways to name the same tensors: diffusers', stable-audio-tools', and what wrappers add to a key."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -22,14 +22,28 @@ def without_wrappers(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     Raises:
       UserError: two different tensors then have the same key.
     """
-    plain: dict[str, np.ndarray] = {}
+    return under_new_keys(
+        (key, ".".join(part for part in key.split(".") if part not in _WRAPPERS), array)
+        for key, array in tensors.items()
+    )
+
+
+def under_new_keys(renamed: Iterable[tuple[str, str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Tensors under new keys, where several keys may stand for one tensor.
+
+    Args:
+      renamed: for each tensor its key, its new key and its values.
+
+    Raises:
+      UserError: two different tensors then have the same key.
+    """
+    state: dict[str, np.ndarray] = {}
     before: dict[str, str] = {}
-    for key, array in tensors.items():
-        short = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
-        if short in plain and not np.array_equal(plain[short], array, equal_nan=True):
-            raise UserError(f"holds two models: {before[short]} and {key} differ; keep one of them")
-        plain[short], before[short] = array, key
-    return plain
+    for old, new, array in renamed:
+        if new in state and not np.array_equal(state[new], array, equal_nan=True):
+            raise UserError(f"holds two models: {before[new]} and {old} differ; keep one of them")
+        state[new], before[new] = array, old
+    return state
 
 
 def diffusers_modules(levels: int) -> dict[str, str]:
@@ -58,34 +72,46 @@ def is_diffusers(keys: Mapping[str, np.ndarray]) -> bool:
 
 
 def from_diffusers(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """diffusers' tensors under the published keys; a key that its class does not have stays as it is."""
+    """diffusers' tensors under the published keys; a key that its class does not have stays as it is.
+
+    Raises:
+      UserError: different tensors are there under the published keys too.
+    """
     blocks = {match[2] for key in tensors if (match := _BLOCK.fullmatch(key))}
     names = diffusers_modules(len(blocks))
-    state = {}
-    for key, array in tensors.items():
+
+    def new_key(key: str) -> str:
         match = _PARAMETER.fullmatch(key)
-        if match is None or match[1] not in names:
-            state[key] = array
-            continue
-        snake = match[2] in ("alpha", "beta") and array.ndim == _SNAKE_AXES
-        state[f"{names[match[1]]}.{match[2]}"] = array.reshape(-1) if snake else array
-    return state
+        return f"{names[match[1]]}.{match[2]}" if match and match[1] in names else key
+
+    return under_new_keys(
+        (key, new_key(key), _snake_of_one_axis(key, array)) for key, array in tensors.items()
+    )
+
+
+def _snake_of_one_axis(key: str, array: np.ndarray) -> np.ndarray:
+    """α and β as [C]; diffusers has [1, C, 1], and so has a file of its tensors under other keys."""
+    is_snake = key.endswith((".alpha", ".beta")) and key.startswith(("encoder.", "decoder."))
+    return array.reshape(-1) if is_snake and array.ndim == _SNAKE_AXES else array
 
 
 def from_stable_audio_tools(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """stable-audio-tools' tensors under the published keys: they differ where steps are repeated.
 
     Its convolution after the repetition never has a bias; the published one has, and gets zeros.
+
+    Raises:
+      UserError: different tensors are there under the published keys too.
     """
-    state = {}
+    renamed, biases = [], {}
     has_bias = any(key.startswith("decoder.") and key.endswith(".bias") for key in tensors)
     for key, array in tensors.items():
         match = _PARAMETER.fullmatch(key)
         nearest = match and _NEAREST.fullmatch(match[1])
         if not match or not nearest:
-            state[key] = array
+            renamed.append((key, key, _snake_of_one_axis(key, array)))
             continue
-        state[f"{nearest[1]}.conv.{match[2]}"] = array
+        renamed.append((key, f"{nearest[1]}.conv.{match[2]}", array))
         if has_bias and match[2] in ("weight", "weight_v", "parametrizations.weight.original1"):
-            state.setdefault(f"{nearest[1]}.conv.bias", np.zeros(array.shape[:1], np.float32))
-    return state
+            biases[f"{nearest[1]}.conv.bias"] = np.zeros(array.shape[:1], np.float32)
+    return {**biases, **under_new_keys(renamed)}
