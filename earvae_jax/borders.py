@@ -102,7 +102,7 @@ def read_json(path: str | Path, what: str) -> Any:
             raise UserError(f"{path}: {kind}, not a {what}")
         if path.stat().st_size > LARGEST_JSON:
             raise UserError(f"{path}: too large for a {what}")
-        text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin with a byte order mark
+        text = path.read_text(encoding="utf-8")
     return parse_json(text, path, "not a readable JSON file")
 
 

@@ -1,7 +1,5 @@
 """Files that people renamed, re-keyed or put together: read as what they are, or refused with the reason."""
 
-import json
-
 import family
 import numpy as np
 import pytest
@@ -121,15 +119,6 @@ def test_a_generator_in_coarse_numbers_may_have_layers_of_a_decoder(tmp_path, pu
     coarse = torch.ones(4, 4).to(torch.float8_e4m3fn)
     generator = "model.diffusion_model.decoder.layers.0.self_attn.q_proj.weight"
     assert_is_the_recorded_model(write(tmp_path / "all_in_one.safetensors", {**beside, generator: coarse}))
-
-
-def test_a_json_with_a_byte_order_mark_is_read(tmp_path, theirs):
-    path = write(tmp_path / "w.safetensors", theirs)
-    values = json.loads((family.folder(ACE) / "config.json").read_text())
-    (tmp_path / "config.json").write_text(
-        json.dumps({**values, "sampling_rate": 32_000}), encoding="utf-8-sig"
-    )
-    assert from_torch.read(path).config.sample_rate == 32_000
 
 
 @pytest.mark.parametrize("place", ["", "vae/"])
