@@ -12,9 +12,8 @@ _NEWER = {  # torch.nn.utils.parametrizations, and the published keys
     ".parametrizations.weight.original1": ".weight_v",
 }
 _CONVOLUTION_AXES = 3
-_HALF_PRECISION = (
-    2**-6
-)  # of the largest weight: more than rounding weight, gain and direction to bfloat16 does
+# Of the largest weight: more than rounding weight, gain and direction to bfloat16 does.
+_HALF_PRECISION = 2**-6
 
 
 def as_gain_and_direction(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
