@@ -22,9 +22,8 @@ _OTHERS = 0.3  # amplitude of the channels that stay random, relative to the sig
 _NEXT_TO_NOTHING = 0.01  # a gain of zero would leave its direction without a gradient
 # Of the latents, below those of quiet music: the decoder hears more signal than noise from the first step on.
 _STD = 0.005
-_MID = (
-    5 / 8
-)  # of the latents: on music this share loses least (`python -m earvae_jax.train.studies.transforms`)
+# Of the latents; on music this share loses least (`python -m earvae_jax.train.studies.transforms`).
+_MID = 5 / 8
 
 
 def start_as_transform(model: EarVAE) -> None:
