@@ -19,6 +19,7 @@ import safetensors
 from absl import logging
 
 from earvae_jax.borders import explaining
+from earvae_jax.checkpoints import begins_as_torch_saves
 from earvae_jax.convert import wrapping
 from earvae_jax.convert.foreign import averages, kinds, layouts, torchscript, weight_norm
 from earvae_jax.errors import UserError, require
@@ -95,7 +96,7 @@ def raw_tensors(path: Path) -> dict[str, np.ndarray]:
     """
     with path.open("rb") as file:
         head = file.read(9)
-    if head.startswith((b"PK\x03\x04", b"\x80\x02")) and head[8:] != b"{":  # as `torch.save` begins
+    if begins_as_torch_saves(head):
         return _read_pickle(path)
     if head[5:] == b"\0\0\0{":  # after the length of a header of less than a terabyte
         return _read_safetensors(path)

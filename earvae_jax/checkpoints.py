@@ -251,7 +251,13 @@ def _is_own(path: Path) -> bool:
             return _KEY in (file.metadata() or {})
     except Exception:  # noqa: BLE001 - whatever it is, the reader says it
         with path.open("rb") as file:  # a file of torch.save under this name is none of ours
-            return not file.read(4).startswith((b"PK\x03\x04", b"\x80\x02"))
+            return not begins_as_torch_saves(file.read(9))
+
+
+def begins_as_torch_saves(head: bytes) -> bool:
+    """Whether a file's first nine bytes are those of `torch.save`: an archive, or formerly a pickle."""
+    is_header = head[8:] == b"{"  # of a .safetensors file, behind its length, which may begin so too
+    return head.startswith((b"PK\x03\x04", b"\x80\x02")) and not is_header
 
 
 def _local(path: str | os.PathLike[str]) -> Path:

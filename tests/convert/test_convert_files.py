@@ -16,7 +16,7 @@ from earvae_jax.parameters import build
 torch = pytest.importorskip("torch")
 
 import safetensors.torch  # noqa: E402
-from weight_norms import folded, parametrized  # noqa: E402
+from weight_files import folded, parametrized  # noqa: E402
 
 from earvae_jax.convert import from_torch, state_dict  # noqa: E402
 from earvae_jax.convert.config_from_tensors import Stated  # noqa: E402

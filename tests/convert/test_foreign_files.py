@@ -11,12 +11,18 @@ from tolerances import FOLDED_WEIGHT
 
 from earvae_jax import checkpoints
 from earvae_jax.errors import UserError
-from earvae_jax.parameters import build, named_arrays
+from earvae_jax.parameters import build
 
 torch = pytest.importorskip("torch")
 
 import safetensors.torch  # noqa: E402
-from weight_norms import folded, parametrized  # noqa: E402
+from weight_files import (  # noqa: E402
+    ACE,
+    assert_is_the_recorded_model,
+    folded,
+    parametrized,
+    write,
+)
 
 from earvae_jax.convert import from_torch, to_torch  # noqa: E402
 from earvae_jax.convert.config_from_tensors import Stated  # noqa: E402
@@ -24,7 +30,6 @@ from earvae_jax.convert.torch_port import model as torch_model  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
-ACE = "diffusers_acestep_tiny"
 STATED = Stated(48_000, final_tanh=False)
 
 
@@ -62,24 +67,6 @@ def stable_audio_tools(scale=None, **changes):
         "sample_rate": 48_000,
         "model": {"pretransform": pretransform, "diffusion": {}},
     }
-
-
-def write(path, tensors):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".safetensors":
-        safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
-    else:
-        torch.save(tensors, path)
-    return path
-
-
-def assert_is_the_recorded_model(weights, cast=lambda array: array):
-    model = family.model(ACE)
-    assert weights.config == model.config
-    expected = named_arrays(model)
-    assert weights.arrays.keys() == expected.keys()
-    for name, array in expected.items():
-        np.testing.assert_array_equal(weights.arrays[name], cast(array), err_msg=name)
 
 
 def refusal(source, **options):

@@ -6,16 +6,20 @@ import pytest
 
 from earvae_jax import checkpoints
 from earvae_jax.errors import UserError
-from earvae_jax.parameters import named_arrays
 
 torch = pytest.importorskip("torch")
 
 import safetensors.torch  # noqa: E402
-from weight_norms import folded, parametrized  # noqa: E402
+from weight_files import (  # noqa: E402
+    ACE,
+    assert_is_the_recorded_model,
+    folded,
+    parametrized,
+    write,
+)
 
 from earvae_jax.convert import from_torch, sources, to_torch  # noqa: E402
 
-ACE = "diffusers_acestep_tiny"
 MAIN = "diffusion_pytorch_model"
 
 
@@ -31,24 +35,12 @@ def theirs():
     return safetensors.torch.load_file(family.folder(ACE) / f"{MAIN}.safetensors")
 
 
-def write(path, tensors):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".safetensors":
-        safetensors.torch.save_file({key: tensor.clone() for key, tensor in tensors.items()}, path)
-    else:
-        torch.save(tensors, path)
-    return path
-
-
 def changed(tensors):
     return {key: tensor + 1 for key, tensor in tensors.items()}
 
 
-def assert_is_the_recorded_model(source):
-    arrays, expected = from_torch.read(source).arrays, named_arrays(family.model(ACE))
-    assert arrays.keys() == expected.keys()
-    for name, array in expected.items():
-        np.testing.assert_array_equal(arrays[name], array, err_msg=name)
+def assert_is_recorded(source):
+    assert_is_the_recorded_model(from_torch.read(source))
 
 
 def refusal(source):
@@ -64,14 +56,14 @@ def refusal(source):
 def test_what_a_file_is_its_content_tells(tmp_path, theirs, suffix, renamed):
     path = write(tmp_path / f"weights{suffix}", theirs)
     path = path.rename(path.with_suffix(renamed))
-    assert_is_the_recorded_model(path)
+    assert_is_recorded(path)
     assert checkpoints.is_of_torch(path)  # so that it may stand for a checkpoint
 
 
 def test_snakes_may_keep_the_axes_of_diffusers_under_other_keys(tmp_path, published):
     for key, tensor in published.items():
         published[key] = tensor.reshape(1, -1, 1) if key.endswith((".alpha", ".beta")) else tensor
-    assert_is_the_recorded_model(write(tmp_path / "w.safetensors", published))
+    assert_is_recorded(write(tmp_path / "w.safetensors", published))
 
 
 @pytest.mark.parametrize("first", ["theirs", "published"])
@@ -80,12 +72,14 @@ def test_two_models_under_two_kinds_of_keys_are_refused(tmp_path, theirs, publis
     tensors = {**theirs, **other} if first == "theirs" else {**other, **theirs}
     message = refusal(write(tmp_path / "w.ckpt", tensors))
     assert "holds two models: " in message and "differ; keep one" in message
-    assert_is_the_recorded_model(write(tmp_path / "same.ckpt", {**theirs, **published}))
+    assert_is_recorded(write(tmp_path / "same.ckpt", {**theirs, **published}))
 
 
 @pytest.mark.parametrize("form", [parametrized, folded])
 def test_weight_norm_in_two_forms_must_be_one_model(tmp_path, published, form):
-    assert_is_the_recorded_model(write(tmp_path / "same.ckpt", {**published, **form(published)}))
+    assert_is_the_recorded_model(
+        from_torch.read(write(tmp_path / "same.ckpt", {**published, **form(published)}))
+    )
     other = form({key: tensor * 2 for key, tensor in published.items()})
     beside = {key: tensor for key, tensor in other.items() if key not in published}
     assert "holds two models" in refusal(write(tmp_path / "w.ckpt", {**published, **beside}))
@@ -100,7 +94,7 @@ def test_half_a_model_without_its_name_is_refused(tmp_path, theirs, published):
 @pytest.mark.parametrize("average", ["modelEMA", "ema-model", "ema1", "model_Ema"])
 def test_names_of_averages_may_be_written_in_other_ways(tmp_path, theirs, average):
     path = write(tmp_path / "w.ckpt", {"model": changed(theirs), average: theirs})
-    assert_is_the_recorded_model(path)
+    assert_is_recorded(path)
 
 
 def test_numbers_in_names_tell_models_apart(tmp_path, theirs):
@@ -118,7 +112,9 @@ def test_a_generator_in_coarse_numbers_may_have_layers_of_a_decoder(tmp_path, pu
     beside = {f"vae.{key}": tensor for key, tensor in published.items()}
     coarse = torch.ones(4, 4).to(torch.float8_e4m3fn)
     generator = "model.diffusion_model.decoder.layers.0.self_attn.q_proj.weight"
-    assert_is_the_recorded_model(write(tmp_path / "all_in_one.safetensors", {**beside, generator: coarse}))
+    assert_is_the_recorded_model(
+        from_torch.read(write(tmp_path / "all_in_one.safetensors", {**beside, generator: coarse}))
+    )
 
 
 @pytest.mark.parametrize("place", ["", "vae/"])
@@ -127,7 +123,7 @@ def test_of_diffusers_variants_the_plain_file_is_taken(tmp_path, theirs, place):
         tmp_path / f"{place}{MAIN}.fp16.safetensors", {key: tensor.half() for key, tensor in theirs.items()}
     )
     write(tmp_path / f"{place}{MAIN}.safetensors", theirs)
-    assert_is_the_recorded_model(tmp_path)
+    assert_is_recorded(tmp_path)
 
 
 def test_a_generator_in_several_files_does_not_hide_the_autoencoder():

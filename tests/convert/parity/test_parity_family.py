@@ -14,7 +14,7 @@ from earvae_jax import checkpoints
 
 torch = pytest.importorskip("torch")
 
-from weight_norms import folded  # noqa: E402
+from weight_files import folded  # noqa: E402
 
 from earvae_jax.convert import to_torch  # noqa: E402
 from earvae_jax.convert.parity import compare as parity  # noqa: E402
