@@ -31,8 +31,8 @@ from earvae_jax.train.watch.validation import mean_metrics
 
 # Changes of the recipe, as `earvae train --set` takes them.
 BUDGET = (
-    "steps=2000",
-    "optimizer.cooldown_steps=600",
+    "steps=600",
+    "optimizer.cooldown_steps=200",
     "ema_decay=0.998",
     "data.validation_items=32",
     "log_every=100",
