@@ -3,7 +3,8 @@
 `ceilings.json` holds for each program what it may have at most: today's figures and a little more. Who makes
 a program leaner lowers them; who must raise one says why in the commit.
 
-A TPU's step has a small shape, one crop of 4 latents, because libtpu takes as long as a signal has steps.
+A TPU's step has a small shape, one crop of 4 latents: libtpu takes a quarter of an hour for that,
+and longer for more.
 """
 
 import json
