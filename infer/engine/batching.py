@@ -24,19 +24,19 @@ class BatchSize:
         self.windows, self.multiple = windows, multiple
         self._halved = False
 
-    def halve(self, error: Exception) -> None:
-        """Goes on with half of the windows, and says so.
+    def halve(self, error: Exception, tried: int) -> None:
+        """Goes on with half of the windows of the batch that failed, and says so.
 
         Raises:
           Exception: the error, if it is none of memory, if there is no half, or if this is the half already.
         """
-        per_device = -(-self.windows // self.multiple)
+        per_device = -(-tried // self.multiple)
         if self._halved or per_device < 2 or not is_out_of_memory(error):
             raise error
-        before, self.windows, self._halved = self.windows, per_device // 2 * self.multiple, True
+        self.windows, self._halved = per_device // 2 * self.multiple, True
         logging.warning(
             "out of memory with %d windows at a time: going on with %d; --batch-size %d begins with them",
-            before,
+            tried,
             self.windows,
             self.windows,
         )
@@ -94,7 +94,7 @@ class Batcher:
             try:
                 self._running.append(_Running(batch, self._started(batch), full))
             except Exception as error:  # noqa: BLE001 - raised again unless memory ran out
-                self._make_smaller(error, full)
+                self._make_smaller(error, len(batch), full)
                 left = [*batch, *left]
 
     def _started(self, batch: Sequence[_Waiting]) -> Any:
@@ -113,7 +113,7 @@ class Batcher:
         try:
             results = jax.tree.map(np.asarray, results)
         except Exception as error:  # noqa: BLE001 - raised again unless memory ran out
-            self._make_smaller(error, full)
+            self._make_smaller(error, len(batch), full)
             results = None  # the memory that it holds is free then
         if results is not None:
             _hand_out(batch, results)
@@ -122,10 +122,10 @@ class Batcher:
             part = batch[first : first + self._batch_size.windows]
             _hand_out(part, jax.tree.map(np.asarray, self._started(part)))
 
-    def _make_smaller(self, error: Exception, full: int) -> None:
-        """After the failure of a batch that began when `full` windows made one; raises what is no cure."""
+    def _make_smaller(self, error: Exception, count: int, full: int) -> None:
+        """After the failure of so many windows, when `full` made a batch; raises what is no cure."""
         if full == self._batch_size.windows:
-            self._batch_size.halve(error)
+            self._batch_size.halve(error, padded_count(count, self._batch_size.multiple, full))
         elif not is_out_of_memory(error):
             raise error
 

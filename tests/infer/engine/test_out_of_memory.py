@@ -87,6 +87,19 @@ def test_once_only(late):
     assert sizes == [4, 2]
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_batch_that_is_not_full_is_halved_itself(late, caplog):
+    """Half of a full batch would be as many windows again."""
+    sizes: list[int] = []
+    batcher = Batcher(device(2, late=late, sizes=sizes), batch_size=BatchSize(8))
+    found = []
+    for cut in cuts(3):
+        batcher.add(cut, lambda cut, _: found.append(cut.window.start))
+    batcher.flush()
+    assert found == [0, 1, 2] and sizes == [4, 2, 1]
+    assert "with 4 windows at a time: going on with 2" in caplog.text
+
+
 def test_other_errors_are_none_of_its_business():
     def run(values, start, stop):
         raise RuntimeError("INTERNAL: broken")
@@ -103,9 +116,9 @@ def test_every_device_keeps_its_share(windows, devices, half):
     error = RuntimeError(NO_MEMORY)
     if half is None:
         with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
-            size.halve(error)
+            size.halve(error, windows)
     else:
-        size.halve(error)
+        size.halve(error, windows)
         assert size.windows == half and half % devices == 0
 
 
