@@ -41,7 +41,7 @@ class LaidOutFormulation:
         return nnx.as_pure(weights), lambda weights, x, extent: nnx.merge(graph, weights)(x, extent)
 
 
-class _LaidOutConv(Conv):
+class LaidOutConv(Conv):
     """A folded convolution with its kernel as [O, K, I]."""
 
     def __init__(self, conv: Conv, dtype: np.dtype):
@@ -68,7 +68,7 @@ class _LaidOutConv(Conv):
         )
 
 
-class _LaidOutConvTranspose(_LaidOutConv):
+class LaidOutConvTranspose(LaidOutConv):
     """A folded transposed convolution; its kernel is that of the phases, [stride·O, taps, I]."""
 
     padding: int
@@ -91,7 +91,7 @@ class _LaidOutConvTranspose(_LaidOutConv):
 
 def laid_out(half: Encoder | Decoder, dtype: np.dtype) -> Encoder | Decoder:
     """The same half for inference, all convolutions laid out."""
-    return replaced_convolutions(half, dtype, _LaidOutConv, _LaidOutConvTranspose)
+    return replaced_convolutions(half, dtype, LaidOutConv, LaidOutConvTranspose)
 
 
 def replaced_convolutions(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
@@ -15,10 +16,16 @@ from jaxtyping import Array, Float, PyTree
 from earvae_jax.errors import UserError
 from earvae_jax.infer.formulations.fused import gpu, tpu
 from earvae_jax.infer.formulations.fused.weights import snake_weights, unit_weights
+from earvae_jax.infer.formulations.laid_out import (
+    LaidOutConv,
+    LaidOutConvTranspose,
+    cast,
+    replaced_convolutions,
+)
 from earvae_jax.model.antialias import AntialiasedActivation
 from earvae_jax.model.config import ModelConfig
-from earvae_jax.model.convolution import phases_of, upsampled
-from earvae_jax.model.layers import ConvTranspose, Extent, SnakeBeta, folded
+from earvae_jax.model.convolution import upsampled
+from earvae_jax.model.layers import Buffer, Conv, Extent, SnakeBeta
 from earvae_jax.model.lengths import upsampled_length
 from earvae_jax.model.oobleck import Decoder, Encoder, ResidualUnit
 
@@ -86,13 +93,22 @@ class FusedFormulation:
         """Weights and function of the decoder."""
         return self._half(decoder, decode)
 
-    def _half(self, module: nnx.Module, function: Callable) -> tuple[PyTree, Callable]:
-        graph, weights = nnx.split(folded(module))
+    def _half(self, half: Encoder | Decoder, function: Callable) -> tuple[PyTree, Callable]:
+        half = replaced_convolutions(half, self._dtype, self._laid_out, LaidOutConvTranspose)
+        graph, weights = nnx.split(half)
 
         def run(weights: PyTree, x: Float[Array, "B T C"], extent: Extent) -> Float[Array, "B T2 C2"]:
             return function(nnx.merge(graph, weights), x, extent, self._level)
 
         return nnx.as_pure(weights), run
+
+    def _laid_out(self, conv: Conv, dtype: np.dtype) -> Conv:
+        """The kernels of Pallas read weights as [K, I, O], the convolutions of the rest as [O, K, I]."""
+        _, inputs, outputs = conv.kernel.shape
+        if inputs != outputs or not self._takes(inputs):
+            return LaidOutConv(conv, dtype)
+        conv.folded_kernel = Buffer(cast(np.asarray(conv.kernel), dtype))
+        return conv
 
     def _takes(self, channels: int) -> bool:
         return self._kernels.takes(channels, self._dtype)
@@ -144,9 +160,9 @@ def decode(
     for block, after in zip(blocks, behind, strict=True):
         _, upsample, *units = block.layers
         stride, lead = block.stride, lead * block.stride
-        if isinstance(upsample, ConvTranspose):
+        if isinstance(upsample, LaidOutConvTranspose):
             bias = None if upsample.bias is None else upsample.bias[...]
-            x = upsampled(x, phases_of(upsample.kernel, stride), bias, stride=stride)
+            x = upsampled(x, upsample.outputs_first[...], bias, stride=stride, kernel_axes="OWI")
             lead, length = lead + upsample.padding, upsampled_length(length, stride)
         else:
             x, length = upsample(x), length * stride
