@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import jax
@@ -15,8 +17,12 @@ from places import ROOT
 sys.path.append(str(ROOT))  # `tools` is no part of the package
 
 from earvae_jax.errors import UserError
+from earvae_jax.infer.engine import engine
+from earvae_jax.infer.engine.tiling import Tiling
+from earvae_jax.model.config import ModelConfig
+from earvae_jax.receptive_field import encoder_context
 from tools.card import __main__ as card
-from tools.card import running, tables
+from tools.card import packages, running, sizes, tables
 from tools.card.parts import PARTS, Part
 from tools.card.running import DONE, FAILED, NOT_RUN, OUT_OF_TIME, Outcome
 from tools.card.targets import targets
@@ -30,7 +36,6 @@ MACHINE = {
     "system": "Linux",
     "driver": {"driver_version": "580"},
     "versions": {"jax": "0.11.0"},
-    "missing": [],
     "without": ["diffusers"],
 }
 
@@ -132,16 +137,40 @@ def test_a_part_leaves_nothing_running(run, tmp_path):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize(
-    ("machine", "message"),
-    [
-        ({"platform": "cpu"}, "no accelerator here; --small tries this program on a CPU"),
-        ({"missing": ["soxr", "av"]}, "packages are missing; run: pip install soxr av"),
-    ],
-)
-def test_a_machine_that_will_not_do(run, machine, message):
-    with pytest.raises(UserError, match=message):
-        run(GOOD, machine=MACHINE | machine)
+def test_a_machine_without_an_accelerator(run):
+    with pytest.raises(UserError, match=r"no accelerator here: install .*--small tries this program"):
+        run(GOOD, machine=MACHINE | {"platform": "cpu"})
+
+
+def test_missing_packages_are_named_before_anything_imports_them(run, monkeypatch):
+    needed = {"no_such.module": "no-such", "json": "json", "nor_this": "nor-this"}
+    monkeypatch.setattr(packages.missing, "__defaults__", (needed,))
+    with pytest.raises(UserError, match=r"run: pip install no-such nor-this$"):
+        run(GOOD, machine=MACHINE)
+
+
+def test_what_parts_import_is_looked_for():
+    """Every package that the project's own list of dependencies names, but for what says what is missing."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {re.split(r"[<>=!~\[]", each)[0] for each in project["dependencies"]}
+    assert named - set(packages.NEEDED.values()) == {"jax", "numpy", "absl-py", "huggingface-hub"}
+
+
+@pytest.mark.parametrize("gigabytes", [16, 24, 80])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_automatic_batch_is_filled(tmp_path, dtype, gigabytes):
+    """The windows of its audio are one full batch of an engine on such a card."""
+    place = running.Place(tmp_path, small=False, memory=int(0.75 * gigabytes * 2**30))
+    (part,) = (part for part in PARTS if part.name == f"benchmark-{dtype}-batch")
+    words = part.words(place, tmp_path / "out.json")
+    config = ModelConfig.from_dict(sizes.model_values(sizes.CONFIG, small=False))
+    latents = float(words[words.index("--seconds") + 1]) * config.sample_rate / config.downsampling_ratio
+    each = 2 if dtype == "bfloat16" else 4
+    full = engine.windows_in_memory(
+        config, place.memory, samples=1024 * config.downsampling_ratio, activation_bytes=each, in_flight=2
+    )
+    windows = Tiling((1024,), encoder_context(config)).plan(int(latents))
+    assert len(windows) == full
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from earvae_jax.infer.engine.compiled import CompiledModel
 from earvae_jax.infer.engine.cutting import Cut, cut_audio, cut_latents, latent_count, sample_count
 from earvae_jax.infer.engine.tiling import Tiling, sizes_for
 from earvae_jax.infer.latents import Latents
+from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.lengths import latents_of
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.parameters import fingerprint, named_arrays
@@ -86,7 +87,7 @@ class Engine:
 
     @property
     def readers(self) -> int:
-        """Files read at a time: one keeps a CPU busy, an accelerator computes faster than one can be read."""
+        """Files read at a time: one keeps a CPU busy, an accelerator may have to wait for one."""
         return 1 if self.compiled.devices[0].platform == "cpu" else min(_MOST_READERS, os.cpu_count() or 1)
 
     @property
@@ -160,12 +161,23 @@ class Engine:
         devices = self.compiled.devices
         if devices[0].platform == "cpu":
             return len(devices)
-        widest = max(self.config.encoder.channels, self.config.decoder.channels)
-        window = (
-            _ALIVE * self.compiled.activation_bytes * widest * largest_window * self.config.downsampling_ratio
+        samples = largest_window * self.config.downsampling_ratio
+        return len(devices) * windows_in_memory(
+            self.config,
+            memory_of(devices[0]),
+            samples=samples,
+            activation_bytes=self.compiled.activation_bytes,
+            in_flight=self.in_flight,
         )
-        memory = memory_of(devices[0]) or 8 * _GIGABYTE
-        return len(devices) * max(1, min(_MOST_WINDOWS, memory // self.in_flight // window))
+
+
+def windows_in_memory(
+    config: ModelConfig, memory: int | None, *, samples: int, activation_bytes: int, in_flight: int
+) -> int:
+    """Windows of so many samples that an accelerator computes at once; None: it does not tell."""
+    widest = max(config.encoder.channels, config.decoder.channels)
+    window = _ALIVE * activation_bytes * widest * samples
+    return max(1, min(_MOST_WINDOWS, (memory or 8 * _GIGABYTE) // in_flight // window))
 
 
 def _in_words(name: str, model_fingerprint: str) -> str:

@@ -65,7 +65,8 @@ def choose_formulation(
     exact: bool = True,
     shared_memory: int | None = None,
 ) -> Formulation:
-    """The formulation of this name; "auto" is the fastest that was measured on this kind of device.
+    """The formulation of this name; "auto" is the fastest that was measured on a CPU, and on a GPU or
+    TPU, which no run has measured yet, the leanest of those that compute as the modules do.
 
     Args:
       config: the model's.

@@ -12,6 +12,7 @@ from typing import Any
 
 from earvae_jax.errors import UserError
 from earvae_jax.system.atomic import replacing
+from tools.card import packages
 from tools.card.parts import MACHINE, Part, Place
 
 ROOT = Path(__file__).parents[2]
@@ -69,16 +70,21 @@ class Runner:
         """Describes the machine, which every other part needs to know.
 
         Raises:
-          UserError: JAX does not start, or has no accelerator and the small version is not asked for.
+          UserError: a package is missing, JAX does not start, or it has no accelerator and the small version
+            is not asked for.
         """
+        if names := packages.missing():
+            raise UserError(f"packages are missing; run: pip install {' '.join(names)}")
         outcome = self._run(MACHINE)
         if outcome.status != DONE:
             raise UserError(f"the machine cannot be described: {outcome.reason}")
         about = outcome.result
         if about["platform"] == "cpu" and not self._place.small:
-            raise UserError("JAX finds no accelerator here; --small tries this program on a CPU")
-        if about["missing"]:
-            raise UserError(f"packages are missing; run: pip install {' '.join(about['missing'])}")
+            raise UserError(
+                "JAX finds no accelerator here: install JAX for it, for an NVIDIA card by "
+                "pip install 'jax[cuda12]', or look at what parts/machine.log says; --small tries this "
+                "program on a CPU"
+            )
         self._where |= {"device": about["device"], **about["versions"]}
         self._without = about["without"]
         self._place = dataclasses.replace(self._place, memory=about["memory"])

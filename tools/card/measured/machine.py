@@ -1,6 +1,5 @@
-"""What the machine is: its card, driver and versions, and which packages are missing."""
+"""What the machine is: its card, driver and versions, and which optional packages it lacks."""
 
-import importlib.util
 import platform
 import shutil
 import subprocess
@@ -11,20 +10,8 @@ import jax
 
 from earvae_jax.system import machine
 from tools.card.measured.part import Asked, run
+from tools.card.packages import OPTIONAL, is_there
 
-# Modules that the parts use and a machine may lack, by the project that `pip install` calls them by.
-NEEDED = {
-    "av": "av",
-    "dacite": "dacite",
-    "jaxtyping": "jaxtyping",
-    "optax": "optax",
-    "orbax.checkpoint": "orbax-checkpoint",
-    "safetensors": "safetensors",
-    "soundfile": "soundfile",
-    "soxr": "soxr",
-    "tqdm": "tqdm",
-}
-OPTIONAL = ("torch", "triton", "diffusers")
 _VERSIONS = (
     "jax",
     "jaxlib",
@@ -50,8 +37,7 @@ def measure(asked: Asked) -> dict[str, Any]:
         "system": platform.platform(),
         "driver": _driver(),
         "versions": {name: version for name in _VERSIONS if (version := _version(name))},
-        "missing": [package for module, package in NEEDED.items() if not _is_there(module)],
-        "without": [module for module in OPTIONAL if not _is_there(module)],
+        "without": [module for module in OPTIONAL if not is_there(module)],
     }
 
 
@@ -70,13 +56,6 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _is_there(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # its parent is missing
-        return False
 
 
 if __name__ == "__main__":
