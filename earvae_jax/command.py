@@ -41,6 +41,12 @@ _SUBCOMMANDS = {
     "demo": ("earvae_jax.infer.web_app.command", "serve a page to hear and see what a model makes of a song"),
     "info": ("earvae_jax.infer.commands.info", "print what a checkpoint or a collection of latents holds"),
 }
+_LESS_MEMORY = "a smaller --batch-size, --dtype bfloat16 or shorter files take less"
+# Of its options `shard_state` alone may change in a run that has a checkpoint.
+_LESS_MEMORY_IN_TRAINING = (
+    "shard_state=true on several devices takes less; so do a smaller data.batch_size, a larger accumulate "
+    "and rematerialize=true, in another --workdir if this one has a checkpoint; --compile-for shows what fits"
+)
 _INTERRUPTED, _TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM, as shells report them
 
 
@@ -76,13 +82,13 @@ def _with_home(word: str) -> str:
     return flag + equals + value
 
 
-def _unforeseen(error: Exception) -> str:
+def _unforeseen(error: Exception, less_memory: str) -> str:
     text = explained(error)
     wanted = os.environ.get("JAX_PLATFORMS")
     if wanted and not _has_devices():  # each version of JAX words this error differently
         return f"JAX finds no device for JAX_PLATFORMS={wanted}: unset it, or install the extra for it"
     if is_out_of_memory(error):
-        return f"out of memory: {reason(error)}; a smaller --batch-size or data.batch_size takes less"
+        return f"out of memory: {reason(error)}; {less_memory}"
     return f"{text} (unforeseen: EARVAE_DEBUG=1 shows where; please report it)"
 
 
@@ -95,8 +101,10 @@ def _has_devices() -> bool:
         return False
 
 
-def run_program(program: Callable[[], int | None]) -> NoReturn:
+def run_program(program: Callable[[], int | None], *, less_memory: str = _LESS_MEMORY) -> NoReturn:
     """Runs a program to its exit status (None is 0); each error it ends with is one line on stderr.
+
+    `less_memory` says what to do where the memory does not suffice.
 
     What `earvae` and every `python -m earvae_jax…` run in: log lines without their origin, SIGTERM and Ctrl-C
     with the statuses of a shell, tracebacks with EARVAE_DEBUG=1 alone.
@@ -116,7 +124,7 @@ def run_program(program: Callable[[], int | None]) -> NoReturn:
         logging.error("%s", error)
         status = 2
     except Exception as error:  # noqa: BLE001 - no user should be left with a traceback
-        logging.error("%s", _unforeseen(error))
+        logging.error("%s", _unforeseen(error, less_memory))
         logging.debug("", exc_info=True)
         status = 1 if is_out_of_memory(error) else 2
     except _TerminatedError:
@@ -130,7 +138,8 @@ def run_program(program: Callable[[], int | None]) -> NoReturn:
 
 def _run(arguments: argparse.Namespace) -> NoReturn:
     module, _ = _SUBCOMMANDS[arguments.command]
-    run_program(lambda: importlib.import_module(module).run(arguments))
+    less_memory = _LESS_MEMORY_IN_TRAINING if arguments.command == "train" else _LESS_MEMORY
+    run_program(lambda: importlib.import_module(module).run(arguments), less_memory=less_memory)
 
 
 class _TerminatedError(KeyboardInterrupt):

@@ -403,6 +403,19 @@ def test_too_little_memory_is_one_line(earvae, monkeypatch, error, told):
     assert status == 1 and len(lines) == 1 and lines[0].startswith(f"{told};")
 
 
+def test_too_little_memory_for_training_names_its_own_options(earvae, monkeypatch):
+    from earvae_jax.train import command as train_command
+
+    def run(arguments):
+        raise RuntimeError("RESOURCE_EXHAUSTED: 3 GB")
+
+    monkeypatch.setattr(train_command, "run", run)
+    status, lines = earvae("train", "--config", "train_44k.json", "--workdir", "run")
+    assert status == 1 and len(lines) == 1
+    assert all(word in lines[0] for word in ("shard_state", "data.batch_size", "accumulate", "rematerialize"))
+    assert "--batch-size" not in lines[0]
+
+
 def test_other_errors_are_one_line_that_says_how_to_see_more(earvae, monkeypatch):
     from earvae_jax.infer.commands import info as info_command
 
