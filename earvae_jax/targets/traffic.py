@@ -3,8 +3,8 @@
 A kernel is an instruction that the device runs by itself: a fusion, a convolution, a copy. It reads its
 operands and writes its results once, as far as they lie in main memory. What it slices or updates in place
 counts by the part that it touches. A loop's kernels count as often as it turns, a condition's by the branch
-that moves most. Caches are left out: small arrays may come out of one. A TPU's single numbers are left out
-too, since its scalar unit computes them beside the kernels.
+that moves most or, where all move the same, has most kernels. Caches are left out: small arrays may come out
+of one. A TPU's single numbers are left out too, since its scalar unit computes them beside the kernels.
 """
 
 import dataclasses
@@ -112,7 +112,7 @@ def _called(program: Program, instruction: Instruction, runs: int) -> Iterator[K
         runs *= int(trips[1]) if trips else 1
     elif instruction.opcode == "conditional":
         branches = [list(_kernels(program, part, runs)) for part in parts]
-        yield from max(branches, key=total_bytes, default=[])
+        yield from max(branches, key=lambda branch: (total_bytes(branch), total_kernels(branch)), default=[])
         return
     for part in parts:
         yield from _kernels(program, part, runs)
