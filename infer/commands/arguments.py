@@ -29,7 +29,7 @@ def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         default="float32",
         choices=("float32", "tf32", "bfloat16"),
-        help="float32 is exact; tf32 rounds products on NVIDIA GPUs; bfloat16 is fastest on accelerators",
+        help="float32 is exact; tf32 rounds products on NVIDIA GPUs; bfloat16 is for accelerators",
     )
     parser.add_argument(
         "--batch-size",
@@ -56,8 +56,9 @@ def add_formulation_argument(parser: argparse.ArgumentParser) -> None:
         "--formulation",
         default="auto",
         choices=("auto", "plain", "chunked", "fused"),
-        help="how encoder and decoder are computed: auto takes the fastest that was measured on this kind of "
-        "device; fused has kernels for GPUs and TPUs that no device has measured",
+        help="how encoder and decoder are computed: auto takes the fastest that was measured on CPUs, and on "
+        "accelerators the leanest by what their compilers say; fused has kernels for GPUs and TPUs that no "
+        "device has measured",
     )
 
 
