@@ -52,6 +52,8 @@ REFUSALS = {
 KILLED = """
 import os, pathlib, signal, sys
 import earvae_jax
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 def half(path, content):
     with path.open("wb") as file:
         file.write(content[: len(content) // 2])

@@ -21,6 +21,8 @@ from earvae_jax.infer.benchmark import measure as benchmark
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.system import compilation_cache
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = small_models.config((2, 4), channels=8)
 
 

@@ -17,6 +17,8 @@ from earvae_jax.infer.benchmark.models import named_model
 from earvae_jax.infer.benchmark.one_process import OURS, WHOLE
 from earvae_jax.infer.benchmark.one_process import TILED as IN_TILES
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = small_models.config((8, 8), channels=8, latent_dim=4, tied_activations=False, std_offset=1e-4)
 
 

@@ -6,6 +6,8 @@ from whole_file import codec_of
 
 from earvae_jax.infer.benchmark.stream import rows
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.mark.parametrize(("kind", "cases"), [("even strides", 1), ("transformer", 4)])
 def test_a_row_for_each_case(kind, cases):

@@ -13,6 +13,8 @@ from earvae_jax.model.config import TransformerConfig
 from earvae_jax.targets.devices import bytes_of_a_device
 from earvae_jax.targets.reading import read
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RATIO = 4
 MODEL = small_models.config((2, 2), latent_dim=32, transformer=TransformerConfig(depth=2, dim_heads=32))
 

@@ -21,6 +21,8 @@ from earvae_jax.infer.formulations import choice as formulation
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.receptive_field import Reach
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 tilings = st.builds(
     lambda sizes, left, right: (sizes, Reach(left, right)),
     st.lists(st.integers(8, 200), min_size=1, max_size=3, unique=True),
