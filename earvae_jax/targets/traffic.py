@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 
 from earvae_jax.targets.hlo import ArrayShape, Computation, Instruction, Program
+from earvae_jax.targets.loops import turns
 
 # They compute nothing and move nothing.
 _FREE = frozenset(
@@ -26,7 +27,6 @@ _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
 _RENAMES = frozenset({"bitcast", "reshape", "get-tuple-element"})
 _EXCHANGES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _NUMBERED = re.compile(r"([.\d]+|\.clone|\.remat)+$")  # what tells apart the fusions of a name
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,15 +83,19 @@ def total_kernels(found: list[Kernel]) -> int:
 
 def loops_of_unknown_length(program: Program) -> int:
     """Loops of which the compiler does not know how often they turn; their kernels count once."""
-    everything = (each for part in program.computations.values() for each in part.instructions.values())
-    return sum(1 for each in everything if each.opcode == "while" and not _TRIPS.search(each.attributes))
+    return sum(
+        1
+        for part in program.computations.values()
+        for each in part.instructions.values()
+        if each.opcode == "while" and turns(program, part, each) is None
+    )
 
 
 def _kernels(program: Program, computation: Computation, runs: int) -> Iterator[Kernel]:
     for instruction in computation.instructions.values():
         opcode = instruction.opcode
         if opcode in _CALLS:
-            yield from _called(program, instruction, runs)
+            yield from _called(program, computation, instruction, runs)
         elif not _is_free(instruction):
             moved = _moved(program, computation, instruction)
             yield Kernel(instruction.name, _kind(instruction), moved, runs, instruction, computation)
@@ -105,11 +109,13 @@ def _is_free(instruction: Instruction) -> bool:
     return all(array.is_tiled and array.elements <= 1 for array in instruction.arrays)
 
 
-def _called(program: Program, instruction: Instruction, runs: int) -> Iterator[Kernel]:
+def _called(
+    program: Program, computation: Computation, instruction: Instruction, runs: int
+) -> Iterator[Kernel]:
     parts = program.called(instruction)
     if instruction.opcode == "while":
-        trips = _TRIPS.search(instruction.attributes)
-        runs *= int(trips[1]) if trips else 1
+        known = turns(program, computation, instruction)
+        runs *= 1 if known is None else known
     elif instruction.opcode == "conditional":
         branches = [list(_kernels(program, part, runs)) for part in parts]
         yield from max(branches, key=lambda branch: (total_bytes(branch), total_kernels(branch)), default=[])

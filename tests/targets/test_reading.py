@@ -198,6 +198,48 @@ def test_loops_conditions_and_calls():
     )
 
 
+COUNTED = """
+%test (p: (s32[], f32[8])) -> pred[] {
+  %n = s32[] constant(9)
+  %p = (s32[], f32[8]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  ROOT %less = pred[] compare(%i, %n), direction=DIRECTION
+}
+
+%turn (q: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %q = (s32[], f32[8]{0}) parameter(0)
+  %j = s32[]{:T(128)} get-tuple-element(%q), index=0
+  %kept = s32[]{:T(128)} copy(%j)
+  %step = s32[]{:T(128)} constant(2)
+  %next = s32[]{:T(128)} add(%kept, %step)
+  %x = f32[8]{0} get-tuple-element(%q), index=1
+  %y = f32[8]{0} fusion(%x), kind=kLoop, calls=%none
+  ROOT %both = (s32[], f32[8]{0}) tuple(%next, %y)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("direction", "start", "turns"),
+    [("LT", "constant(2)", 4), ("NE", "constant(2)", None), ("LT", "iota()", None)],
+)
+def test_a_loop_counts_as_its_counter_says(direction, start, turns):
+    """A TPU's compiler does not write beside a loop how often it turns."""
+    made = program(
+        f"""
+        %a = f32[8]{{0}} parameter(0)
+        %first = s32[]{{:T(128)}} {start}
+        %moved = s32[]{{:T(128)}} copy(%first)
+        %begin = (s32[], f32[8]{{0}}) tuple(%moved, %a)
+        ROOT %w = (s32[], f32[8]{{0}}) while(%begin), condition=%test, body=%turn
+        """,
+        COUNTED.replace("DIRECTION", direction),
+    )
+    assert loops_of_unknown_length(made) == (turns is None)
+    fusions = [kernel for kernel in kernels(made) if kernel.instruction.opcode == "fusion"]
+    assert [kernel.runs for kernel in fusions] == [turns or 1]
+
+
 def test_what_devices_exchange():
     text = (
         "ENTRY %m (a: f32[8]) -> f32[8] {\n  %a = f32[8]{0} parameter(0)\n"
