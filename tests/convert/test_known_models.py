@@ -22,6 +22,8 @@ from earvae_jax.convert.published import PUBLISHED
 from earvae_jax.errors import UserError
 from earvae_jax.parameters import fingerprint, named_arrays
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ACE, YUE = "diffusers_acestep_tiny", "yue2_tiny"
 NAMES = [known.name for known in known_models.KNOWN_MODELS]
 # Loads models by name in one process, with a token where one stands before the name: prints what they are, or
@@ -53,7 +55,6 @@ KILLED = """
 import os, pathlib, signal, sys
 import earvae_jax
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 def half(path, content):
     with path.open("wb") as file:
         file.write(content[: len(content) // 2])

@@ -46,7 +46,7 @@ def lighten(monkeypatch, *, bad_from: int | None = None) -> None:
     monkeypatch.setattr(Validator, "latents", lambda self, state: Posterior(mean, np.full_like(mean, -5)))
     # Their programs take longer to compile than the rest of a run does.
     still = {"waveform": np.zeros((1, 8, 2), np.float32)}
-    monkeypatch.setattr(Pulls, "__call__", lambda *given, judged: still)
+    monkeypatch.setattr(Pulls, "__call__", lambda *given, share: still)
 
 
 def state_of(workdir: Path, config: TrainConfig) -> dict[str, np.ndarray]:

@@ -12,8 +12,9 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
@@ -40,6 +41,8 @@ SPLITS = {
 }
 _NO_RECORDINGS = ("fb-music-high",)  # named above, so that it is never trained on
 _RECORD = "files.json"  # in the folder of a package: its part of the manifest
+# Licences of packages whose copyright file is not machine-readable, as people read them there.
+_READ_BY_US = {"nexuiz-music": "GPL-2+", "wesnoth-1.16-music": "GPL-2+"}
 _STRENGTH = ("judge", "held_out", "train")  # which split keeps a piece that two packages have
 
 
@@ -92,7 +95,7 @@ def fetch(package: str, out: Path, *, sample_rate: int, minimum_seconds: float, 
                     "version": version,
                     "split": split,
                     "source": music.source,
-                    "licence": terms.licence if terms else f"see {split}/{name}/copyright",
+                    "licence": terms.licence if terms else _unread(split, name),
                     "authors": list(terms.authors) if terms else [],
                     **converted,
                 }
@@ -103,6 +106,18 @@ def fetch(package: str, out: Path, *, sample_rate: int, minimum_seconds: float, 
         record = settings | {"package": name, "version": version, "split": split, "files": files}
         _write_json(temporary / _RECORD, record)
     logging.info("%s: %d files, %.2f h", name, len(files), _hours(files))
+
+
+def _unread(split: str, package: str) -> str:
+    """What is known of the licence in a copyright file that is not machine-readable."""
+    place = f"see {split}/{package}/copyright"
+    return f"{_READ_BY_US[package]} ({place})" if package in _READ_BY_US else place
+
+
+def licence_of(file: Mapping[str, Any]) -> str:
+    """The licence of a file of the manifest, without where it is told."""
+    known, _, _ = file["licence"].partition("see ")
+    return known.rstrip(" (") or "see copyright"
 
 
 def gather(out: Path) -> dict:
@@ -145,7 +160,7 @@ def table(manifest: dict) -> str:
     lines = ["| split | package | version | pieces | hours | licences |", "|---|---|---|---|---|---|"]
     for package in manifest["packages"]:
         own = [file for file in manifest["files"] if file["package"] == package["package"]]
-        licences = sorted({"see copyright" if "/" in f["licence"] else f["licence"] for f in own})
+        licences = sorted({licence_of(file) for file in own})
         cells = (package["split"], package["package"], package["version"], len(own), f"{_hours(own):.2f}")
         lines.append(f"| {' | '.join(map(str, cells))} | {', '.join(licences)} |")
     for split in SPLITS:

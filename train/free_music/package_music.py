@@ -1,8 +1,8 @@
 """The music in an unpacked package, and its conversion to FLAC.
 
-It writes FLAC because reading a crop at a random place costs a quarter of what it costs in an Ogg
-(docs/music.md). The rate is the model's, so that no crop has to be resampled, and 16 bits suffice because the
-noise of a lossy file is louder than theirs.
+It writes FLAC because reading a crop at a random place costs about a third of what it costs in an Ogg
+(docs/performance.md). The rate is the model's, so that no crop has to be resampled, and 16 bits suffice
+because the noise of a lossy file is louder than theirs.
 """
 
 import contextlib

@@ -12,6 +12,7 @@ from earvae_jax.system.between_processes import local
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.run.exports import Exports
 from earvae_jax.train.run.songs import Songs, song_means
+from earvae_jax.train.step.schedules import adversarial_share
 from earvae_jax.train.step.state import TrainState
 from earvae_jax.train.step.step import Trainer
 from earvae_jax.train.watch.board import Board
@@ -21,6 +22,7 @@ from earvae_jax.train.watch.pulls import Pulls, sizes
 from earvae_jax.train.watch.summary import SUMMARY, write_summary
 from earvae_jax.train.watch.validation import Validator
 
+_SONG = "song "  # and its name: the group of its curves, which a page after a restart is written from
 _PULLED = 4  # crops at which the terms' pulls are looked at; a mean over more says the same
 
 
@@ -46,9 +48,9 @@ class Watcher:
         self._validator, self._exports = validator, exports
         self._pulls, self._warnings = Pulls(trainer), Warnings(config)
         self._songs = Songs(config.data.songs if self._first else (), config.sample_rate)
-        self._measured_songs: dict[str, dict[str, float]] = {}
         self._board = Board(workdir / "tensorboard" if self._first else None, after=after)
         self._history = History(workdir / "history.jsonl" if self._first else None, after=after)
+        self._measured_songs = self._history.last(_SONG)
 
     def trained(self, step: int, averages: Mapping[str, float], skipped: Mapping[str, int]) -> None:
         """Notes the averages of the terms of some steps, and how much was skipped so far."""
@@ -75,13 +77,15 @@ class Watcher:
             health["side_change_db"] = change
         self._note(step, "health", health)
         self._warn(step, health)
-        judged = self._config.adversarial is not None and step > self._config.adversarial.start_step
+        adversarial, share = self._config.adversarial, None
+        if adversarial is not None and step > adversarial.start_step:
+            share = float(adversarial_share(step, adversarial))
         some = slice(_PULLED)
         pulls = self._pulls(
             jax.tree.map(local, state.discriminator),
             reconstructions[some],
             self._validator.audio[some],
-            judged=judged,
+            share=share,
         )
         self._note(step, "pull", sizes(pulls))
         if self._songs and (step % self._config.songs_every == 0 or step == self._config.steps):
@@ -104,6 +108,8 @@ class Watcher:
         self._measured_songs = self._songs.measure(self._exports.model(state))
         means = song_means(self._measured_songs)
         self._note(step, "songs", means)
+        for name, values in self._measured_songs.items():
+            self._history.add(step, f"{_SONG}{name}", values)
         shown = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
         logging.info("step %d  %d whole songs  %s", step, len(self._measured_songs), shown)
 

@@ -15,7 +15,7 @@ from earvae_jax.model.oobleck import Decoder, DecoderBlock, Encoder, EncoderBloc
 from earvae_jax.model.vae import EarVAE
 
 # Of the convolutions that end the residual units. With 0.1, thirty of them in a row added more sound above
-# 1 kHz than music has there, and training went on from 2.3 dB instead of the transform's 10.
+# 1 kHz than music has there, and training went on from 2.3 dB instead of the transform's 8.2.
 _RESIDUAL_GAIN = 0.01
 _SNAKE_BETA = 6.0  # where the signal passes: e^−6·sin² is added, 50 dB below music and less
 _OTHERS = 0.3  # amplitude of the channels that stay random, relative to the signal

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Int, PyTree
 
 from earvae_jax.train.config import OptimizerConfig
 from earvae_jax.train.step.schedules import learning_rate
@@ -24,6 +24,13 @@ def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransf
     if config.clip_norm is not None:
         transforms.insert(0, clip_by_norm(config.clip_norm))
     return optax.with_extra_args_support(optax.chain(*transforms))
+
+
+def updates_made(state: optax.OptState) -> Int[Array, ""]:
+    """How many updates an optimizer of `build_optimizer` has made: the step of its schedule."""
+    leaves = jax.tree.leaves(state, is_leaf=lambda leaf: isinstance(leaf, optax.ScaleByScheduleState))
+    (schedule,) = (leaf for leaf in leaves if isinstance(leaf, optax.ScaleByScheduleState))
+    return schedule.count
 
 
 def clip_by_norm(largest: float) -> optax.GradientTransformationExtraArgs:

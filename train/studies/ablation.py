@@ -26,8 +26,8 @@ from earvae_jax.system.heap import keep_freed_memory, use_one_heap
 from earvae_jax.train.config import TrainConfig
 from earvae_jax.train.data.batches import validation_audio
 from earvae_jax.train.run.loop import train_to_the_end
-from earvae_jax.train.studies.trained import demo_recipe, reconstructions, write_figures
-from earvae_jax.train.watch.validation import mean_metrics
+from earvae_jax.train.studies.trained import TRANSFORM, demo_recipe, reconstructions, write_figures
+from earvae_jax.train.watch.validation import by_transform, mean_metrics
 
 # Changes of the recipe, as `earvae train --set` takes them.
 BUDGET = (
@@ -82,8 +82,18 @@ def ablation(config: TrainConfig, workdir: Path, seeds: int, names: Sequence[str
     return results
 
 
-def table(results: Results) -> str:
-    """Mean ± standard deviation over the seeds, and of the differences from the first variant; Markdown."""
+def of_transform(config: TrainConfig) -> dict[str, float]:
+    """The metrics of a fixed cosine transform of the model's rate on the same crops."""
+    rate = config.sample_rate
+    crops = validation_audio(config.data, sample_rate=rate, seed=config.seed)
+    return mean_metrics(crops, by_transform(crops, config.model_config), rate)
+
+
+def table(results: Results, transform: dict[str, float]) -> str:
+    """Mean ± standard deviation over the seeds, and of the differences from the first variant; Markdown.
+
+    Beside the means stand those of a transform.
+    """
     first = next(iter(results.values()))
 
     def own(values, metric):
@@ -96,7 +106,7 @@ def table(results: Results) -> str:
     seeds = f"{len(first)} seed" + ("s" if len(first) != 1 else "")
     return (
         f"Means ± standard deviations over {seeds}:\n\n"
-        + _rows(results, own, "{:.3f}")
+        + _rows({TRANSFORM: [transform], **results}, own, "{:.3f}")
         + "\nDifferences from the first row within a seed:\n\n"
         + _rows(dict(list(results.items())[1:]), difference, "{:+.3f}")
     )
@@ -129,9 +139,10 @@ def main(words: Sequence[str] | None = None) -> None:
     enable_compilation_cache()
     music = {"train": asked.train, "validation": asked.held_out}
     places = [f"data.{key}={json.dumps(places)}" for key, places in music.items() if places]
-    results = ablation(recipe([*places, *asked.set]), asked.workdir, asked.seeds, asked.only)
+    config = recipe([*places, *asked.set])
+    results = ablation(config, asked.workdir, asked.seeds, asked.only)
     write_figures(asked.workdir / "ablation.json", results)
-    sys.stdout.write(table(results))
+    sys.stdout.write(table(results, of_transform(config)))
 
 
 if __name__ == "__main__":

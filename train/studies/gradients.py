@@ -72,7 +72,7 @@ def main(words: Sequence[str] | None = None) -> None:
     trainer = Trainer(config)
     model = checkpoints.load(asked.checkpoint) if asked.checkpoint else trainer.model(trainer.initial_state())
     prediction = reconstructions(model, target)
-    pulls = Pulls(trainer)(None, prediction, target, judged=False)
+    pulls = Pulls(trainer)(None, prediction, target, share=None)
     sys.stdout.write(table(pulls, rate))
 
 

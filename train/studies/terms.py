@@ -28,8 +28,8 @@ from earvae_jax.train.data.batches import validation_audio
 from earvae_jax.train.run.loop import train_to_the_end
 from earvae_jax.train.step.step import Trainer
 from earvae_jax.train.studies.bands import EDGES, band_errors
-from earvae_jax.train.studies.trained import demo_recipe, reconstructions, write_figures
-from earvae_jax.train.watch.validation import mean_metrics
+from earvae_jax.train.studies.trained import TRANSFORM, demo_recipe, reconstructions, write_figures
+from earvae_jax.train.watch.validation import by_transform, mean_metrics
 
 # At a constant rate the weights are noisy: without a long average, a model of step 2000 had more error below
 # 200 Hz than one of step 500, by 2 dB in mid and 4 in side.
@@ -59,10 +59,16 @@ def variants(config: TrainConfig) -> dict[str, TrainConfig]:
 
 
 def study(config: TrainConfig, steps: Sequence[int], workdir: Path, names: Sequence[str]) -> dict[str, dict]:
-    """Measures each variant after each number of steps; returns and keeps the results in `terms.json`."""
-    results: dict[str, dict] = {}
+    """Measures each variant after each number of steps; returns and keeps the results in `terms.json`.
+
+    The first is a fixed cosine transform of the model's rate.
+    """
     rate = config.sample_rate
     crops = validation_audio(config.data, sample_rate=rate, seed=config.seed)
+    made = by_transform(crops, config.model_config)
+    results: dict[str, dict] = {
+        TRANSFORM: {0: mean_metrics(crops, made, rate) | band_errors(crops, made, rate)}
+    }
     for name, variant in variants(config).items():
         if names and not any(name.startswith(each) for each in names):
             continue

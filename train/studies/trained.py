@@ -14,6 +14,8 @@ from earvae_jax.model.vae import EarVAE
 from earvae_jax.system.atomic import replacing
 from earvae_jax.train.config import TrainConfig
 
+TRANSFORM = "fixed cosine transform"  # of a model's rate, in tables
+
 
 def demo_recipe(changes: Sequence[str]) -> TrainConfig:
     """The demo's recipe with changes as `earvae train --set` takes them; later ones count."""

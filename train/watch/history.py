@@ -47,6 +47,17 @@ class History:
         with self._ending_at_errors(), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "group": group, "values": finite}) + "\n")
 
+    def last(self, beginning: str) -> dict[str, dict[str, float]]:
+        """The values at their latest step of all groups whose names begin so, by the rest of the name."""
+        curves = {name: points[-1] for name, points in self.curves.items() if name.startswith(beginning)}
+        latest = max((step for step, _ in curves.values()), default=0)
+        found: dict[str, dict[str, float]] = {}
+        for curve, (step, value) in curves.items():
+            group, _, name = curve.removeprefix(beginning).rpartition("/")
+            if step == latest:
+                found.setdefault(group, {})[name] = value
+        return found
+
     def _take(self, step: int, group: str, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             if math.isfinite(value):

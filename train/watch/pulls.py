@@ -34,21 +34,23 @@ class Pulls:
         prediction: Float[np.ndarray, "I T C"],
         target: Float[np.ndarray, "I T C"],
         *,
-        judged: bool,
+        share: float | None,
     ) -> dict[str, Float[np.ndarray, "I T C"]]:
         """The gradient of each term at the prediction, by the term's name, one item at a time.
 
-        `judged` asks for the adversarial terms too, of the discriminator with these parameters.
+        `share` asks for the adversarial terms too, of the discriminator with these parameters, at this part
+        of their weights; None leaves them out.
         """
-        terms = self._of_objective | (self._of_discriminator if judged else {})
+        terms = self._of_objective | ({} if share is None else self._of_discriminator)
         pairs = [
             (jnp.asarray(made[None]), jnp.asarray(wanted[None]))
             for made, wanted in zip(prediction, target, strict=True)
         ]
-        return {
+        found = {
             name: np.concatenate([np.asarray(pull(discriminator, *pair)) for pair in pairs])
             for name, pull in terms.items()
         }
+        return found | {name: np.float32(share or 0) * found[name] for name in _JUDGED if name in found}
 
 
 def sizes(pulls: dict[str, Float[np.ndarray, "I T C"]]) -> dict[str, float]:

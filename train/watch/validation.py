@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from earvae_jax.model.bottleneck import Posterior
+from earvae_jax.model.config import ModelConfig
 from earvae_jax.signal.block_transforms import block_dct
 from earvae_jax.signal.metrics import evaluate_pair
 from earvae_jax.system.between_processes import local
@@ -34,10 +35,7 @@ class Validator:
                 lambda leaf: leaf.astype(jnp.float32), trainer.model(state).encode(audio.astype(dtype))
             )
         )
-        self._latent_dim, self._ratio = (
-            trainer.model_config.latent_dim,
-            trainer.model_config.downsampling_ratio,
-        )
+        self._model_config = trainer.model_config
 
     def reconstruct(self, state: TrainState) -> Float[np.ndarray, "I T C"]:
         """Every crop with the averaged weights, one at a time to keep memory small."""
@@ -67,13 +65,14 @@ class Validator:
 
     @functools.cached_property
     def _of_transform(self) -> dict[str, float]:
-        """The metrics of a `block_dct` with as many numbers as the model, three quarters of them for mid."""
-        side = self._latent_dim // 4
-        mid = min(self._latent_dim - side, self._ratio)
-        made = np.stack(
-            [block_dct(crop, mid, min(side, self._ratio), block=self._ratio) for crop in self.audio]
-        )
-        return mean_metrics(self.audio, made, self.sample_rate)
+        return mean_metrics(self.audio, by_transform(self.audio, self._model_config), self.sample_rate)
+
+
+def by_transform(audio: Float[np.ndarray, "I T C"], config: ModelConfig) -> Float[np.ndarray, "I T C"]:
+    """What a `block_dct` with as many numbers as a model makes of crops, three quarters of them for mid."""
+    block, side = config.downsampling_ratio, config.latent_dim // 4
+    mid = min(config.latent_dim - side, block)
+    return np.stack([block_dct(crop, mid, min(side, block), block=block) for crop in audio])
 
 
 def mean_metrics(

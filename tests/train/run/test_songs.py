@@ -13,6 +13,7 @@ import soundfile
 from earvae_jax.errors import UserError
 from earvae_jax.infer import Codec
 from earvae_jax.signal.metrics import NAMES, evaluate_pair
+from earvae_jax.train.run import watcher
 from earvae_jax.train.run.loop import train
 from earvae_jax.train.run.songs import Songs, song_means
 
@@ -46,7 +47,7 @@ def test_a_song_is_measured_as_its_reconstruction(songs, caplog):
     assert means["si_sdr"] == pytest.approx(np.mean([each["si_sdr"] for each in found.values()]))
 
 
-def test_a_run_measures_songs_and_writes_its_page(songs, tmp_path, caplog):
+def test_a_run_measures_songs_and_writes_its_page(songs, tmp_path, caplog, monkeypatch):
     config = small_training.config(steps=4, validate_every=2, songs_every=4, adversarial=None)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, songs=(str(songs / "0.wav"),)))
     with caplog.at_level(logging.INFO):
@@ -58,6 +59,13 @@ def test_a_run_measures_songs_and_writes_its_page(songs, tmp_path, caplog):
     assert {line["step"] for line in lines if line["group"] == "songs"} == {4}
     page = (tmp_path / "run" / "summary.html").read_text(encoding="utf-8")
     assert "0.wav" in page and "Whole songs" in page
+    # A page of the same run in another process has them too, before they are measured again.
+    pages = []
+    monkeypatch.setattr(watcher, "write_summary", lambda *_, step, songs, **__: pages.append((step, songs)))
+    train(dataclasses.replace(config, steps=8, songs_every=8), tmp_path / "run")
+    (first, at_first), (last, at_last) = pages
+    assert (first, last) == (6, 8) and at_first.keys() == at_last.keys() == {"0.wav"}
+    assert at_first["0.wav"].keys() == at_last["0.wav"].keys() and at_first != at_last
 
 
 def test_songs_that_do_not_exist_are_named(tmp_path):

@@ -72,6 +72,11 @@ def test_the_discriminator_trains_alone_before_its_terms_reach_the_generator(sma
     alone, terms = compiled(warm, True)(state, audio)
     same(alone.generator, without.generator, 0)
     assert float(terms["adversarial_share"]) == 0
+    rate = learning_rate(0, adversarial.optimizer, trainer.config.steps)
+    assert float(terms["discriminator_learning_rate"]) == float(rate) > 0
+    _, second = compiled(warm, True)(alone, audio)
+    rate = learning_rate(1, adversarial.optimizer, trainer.config.steps)
+    assert float(second["discriminator_learning_rate"]) == float(rate)
     assert not np.array_equal(*(jax.tree.leaves(s.discriminator)[0] for s in (state, alone)))
     later = dataclasses.replace(state, step=jnp.int32(3))
     with_terms, without = (

@@ -31,11 +31,13 @@ def test_the_table_has_means_and_differences_within_a_seed():
     def seeds(*values):
         return [dict.fromkeys(ablation.METRICS, value) for value in values]
 
-    text = ablation.table({"whole": seeds(1.0, 3.0), "without": seeds(1.5, 3.6)})
+    transform = dict.fromkeys(ablation.METRICS, 0.25)
+    text = ablation.table({"whole": seeds(1.0, 3.0), "without": seeds(1.5, 3.6)}, transform)
+    assert text.count("| fixed cosine transform | 0.250 |") == 1
     rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| w")}
     assert "| whole | 2.000 ± 1.414 |" in text and "| without | 2.550 ± 1.485 |" in text
     assert "+0.550 ± 0.071" in rows["without"]
-    assert "| whole | 1.000 |" in ablation.table({"whole": seeds(1.0)})
+    assert "| whole | 1.000 |" in ablation.table({"whole": seeds(1.0)}, transform)
 
 
 def test_the_budget_fits_the_recipe():

@@ -18,7 +18,7 @@ def test_terms_add_up_to_the_gradient_of_the_objective():
     random = np.random.default_rng(0)
     target = random.standard_normal((1, 2048, 2), np.float32)
     prediction = target + 0.1 * random.standard_normal(target.shape, np.float32)
-    found = Pulls(Trainer(config))(None, prediction, target, judged=False)
+    found = Pulls(Trainer(config))(None, prediction, target, share=None)
     rate = config.model_config.sample_rate
     whole = jax.grad(
         lambda x: reconstruction_objective(x, target, sample_rate=rate, config=config.objective)[0]

@@ -37,14 +37,16 @@ def test_errors_are_found_in_their_band_and_place():
 def test_what_is_measured_is_kept(tmp_path, monkeypatch):
     config = small_training.config(adversarial=None)
     results = terms.study(config, [0, 2], tmp_path, ["waveform"])
-    assert list(results) == ["waveform alone"] and list(results["waveform alone"]) == [0, 2]
+    assert list(results) == [terms.TRANSFORM, "waveform alone"]
+    assert list(results["waveform alone"]) == [0, 2]
+    assert results[terms.TRANSFORM][0].keys() == results["waveform alone"][0].keys()
     monkeypatch.setattr(terms, "train_to_the_end", lambda *_: pytest.fail("it trains again"))
     assert terms.study(config, [0, 2], tmp_path, ["waveform"]) == results
     assert (
         json.loads((tmp_path / "terms.json").read_text())["waveform alone"]["2"]
         == results["waveform alone"][2]
     )
-    assert terms.table(results).count("\n") == 4
+    assert terms.table(results).count("\n") == 5
 
 
 def test_an_interrupted_run_is_not_measured(tmp_path, monkeypatch):

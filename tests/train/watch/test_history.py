@@ -24,6 +24,16 @@ def test_a_continued_run_goes_on_where_its_checkpoint_was(tmp_path):
     assert History(path, after=99).curves["train/loss"] == [(10, 1.0), (20, 2.0), (30, 9.0)]
 
 
+def test_the_last_values_of_groups_that_begin_alike(tmp_path):
+    history = History(tmp_path / "history.jsonl")
+    history.add(10, "song a/b.wav", {"si_sdr": 1.0, "icpc": 0.5})
+    history.add(10, "song gone.wav", {"si_sdr": 3.0})
+    history.add(20, "song a/b.wav", {"si_sdr": 2.0})
+    history.add(30, "songs", {"si_sdr": 9.0})
+    assert History(tmp_path / "history.jsonl", after=99).last("song ") == {"a/b.wav": {"si_sdr": 2.0}}
+    assert history.last("none ") == {}
+
+
 def test_a_new_run_begins_anew(tmp_path):
     path = tmp_path / "history.jsonl"
     History(path).add(10, "train", {"loss": 1.0})

@@ -6,7 +6,7 @@ import small_training
 
 from earvae_jax.signal.block_transforms import block_dct
 from earvae_jax.train.step.step import Trainer
-from earvae_jax.train.watch.validation import Validator, mean_metrics
+from earvae_jax.train.watch.validation import Validator, by_transform, mean_metrics
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -22,10 +22,11 @@ def validator() -> Validator:
 
 def test_the_transform_itself_gains_nothing():
     judge = validator()
-    ratio, kept = judge._ratio, judge._latent_dim
-    side = kept // 4
-    options = {"mid": min(kept - side, ratio), "side": min(side, ratio), "block": ratio}
-    made = np.stack([block_dct(crop, **options) for crop in judge.audio])
+    config = small_training.config().model_config
+    made = by_transform(judge.audio, config)
+    kept, block = config.latent_dim, config.downsampling_ratio
+    mid, side = min(kept - kept // 4, block), min(kept // 4, block)
+    np.testing.assert_array_equal(made[0], block_dct(judge.audio[0], mid, side, block=block))
     assert set(judge.gains(judge.measure(made)).values()) == {0.0}
 
 
