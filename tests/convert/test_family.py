@@ -11,8 +11,6 @@ from tolerances import FAMILY_OUTPUT
 from earvae_jax.infer import Codec
 from earvae_jax.infer.formulations import choice
 
-# The chunked formulation's program takes long to compile: others than this wait for `-m slow`.
-QUICK = ("diffusers_sao_tiny",)
 torch = pytest.importorskip("torch", reason="one of the recordings' weights is a torch file")
 
 
@@ -42,7 +40,8 @@ def test_modules(name):
 @pytest.mark.parametrize(
     ("name", "formulation"),
     [(name, "plain") for name in FAMILY]
-    + [pytest.param(name, "chunked", marks=[pytest.mark.slow] * (name not in QUICK)) for name in FAMILY],
+    # Its program takes long to compile.
+    + [pytest.param(name, "chunked", marks=pytest.mark.slow) for name in FAMILY],
 )
 def test_codec(name, formulation, monkeypatch):
     """The chunked formulation, which wide models take on a CPU, is forced on these narrow ones."""

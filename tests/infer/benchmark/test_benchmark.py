@@ -116,7 +116,10 @@ def test_command(monkeypatch, config_file, tmp_path, capsys):
     assert written["peak"] == max(written["convolutions"].values())
 
 
-@pytest.mark.parametrize("name", ["stable_audio_open", "ace_step_1.5", "yue2"])
+@pytest.mark.parametrize(
+    "name",
+    ["yue2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("stable_audio_open", "ace_step_1.5"))],
+)
 def test_the_family_is_measured(name):
     """At a sixteenth of its width; the decoder of YuE2's odd stride makes fewer samples than it was given."""
     pytest.importorskip("torch")

@@ -69,7 +69,9 @@ def wait_for_outputs(process, out, count):
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("command", ["reconstruct", "encode", "decode"])
+@pytest.mark.parametrize(
+    "command", ["reconstruct", *(pytest.param(name, marks=pytest.mark.slow) for name in ("encode", "decode"))]
+)
 def test_killed_at_random_moments(command, music, small_checkpoint, tmp_path, earvae):
     out, moments, model = tmp_path / "out", random.Random(0), ("--checkpoint", small_checkpoint)
     if command == "decode":

@@ -19,7 +19,7 @@ RATIO = 4
 MODEL = small_models.config((2, 2), latent_dim=32, transformer=TransformerConfig(depth=2, dim_heads=32))
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 4])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 3, 4])
 @pytest.mark.parametrize("latents", [(10,), (70, 300, 40), (129, 1, 128, 2500, 64, 64, 64)])
 def test_what_is_named_is_what_runs(batch_size, latents, monkeypatch):
     codec = Codec(small_models.model(MODEL), batch_size=batch_size)

@@ -22,6 +22,7 @@ from earvae_jax.model.config import ModelConfig
 from earvae_jax.receptive_field import Reach
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
+QUICK_KINDS = ("even strides", "odd strides")  # of which every length is tried in the quick tests too
 
 tilings = st.builds(
     lambda sizes, left, right: (sizes, Reach(left, right)),
@@ -106,7 +107,10 @@ def lengths(kind: str):
     return st.one_of(st.sampled_from([1, *borders]), st.integers(1, 4 * long * ratio))
 
 
-@pytest.mark.parametrize("kind", small_models.KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.slow] * (kind not in QUICK_KINDS)) for kind in small_models.KINDS],
+)
 @settings(deadline=None, max_examples=8)
 @given(data=st.data())
 def test_tiled_is_whole_file(kind, data):

@@ -153,7 +153,9 @@ LAID_OUT = {
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("half", ["encoder", "decoder"])
-@pytest.mark.parametrize("name", LAID_OUT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "antialiased")) for name in LAID_OUT]
+)
 def test_laid_out_weights_give_the_same_bits(name, half, dtype):
     config = LAID_OUT[name]
     module = getattr(small_models.model(config), half)
