@@ -15,7 +15,6 @@ from earvae_jax.train.data.recordings import find
 from earvae_jax.train.free_music import debian, debian_copyright
 from earvae_jax.train.free_music import fetch as free_music
 from earvae_jax.train.free_music.debian_copyright import parse, terms_of
-from earvae_jax.train.free_music.fetch import licence_of
 
 RATE = 8000
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="there is no dpkg-deb here")
@@ -306,15 +305,3 @@ def test_fetching_says_what_apt_says(monkeypatch, tmp_path):
     monkeypatch.setattr(subprocess, "run", fail)
     with pytest.raises(UserError, match=r"^game: cannot be downloaded \(Unable to fetch some archives\)"):
         debian.download("game", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("told", "licence"),
-    [
-        ("CC-BY-3.0", "CC-BY-3.0"),
-        ("GPL-2+ (see train/nexuiz-music/copyright)", "GPL-2+"),
-        ("see held_out/singularity-music/copyright", "see copyright"),
-    ],
-)
-def test_a_licence_without_where_it_is_told(told, licence):
-    assert licence_of({"licence": told}) == licence

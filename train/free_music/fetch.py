@@ -12,9 +12,8 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import logging
 
@@ -80,7 +79,7 @@ def fetch(package: str, out: Path, *, sample_rate: int, minimum_seconds: float, 
         version = debian.field(file, "Version")
         debian.unpack(file, unpacking / "content")
         text = _copyright(unpacking / "content", name, temporary)
-        stanzas = debian_copyright.parse(text)
+        stanzas, unread = debian_copyright.parse(text), f"see {split}/{name}/copyright"
         files = []
         for music in find_music(unpacking / "content", unpacking / "extracted"):
             target = temporary / music.target
@@ -95,7 +94,7 @@ def fetch(package: str, out: Path, *, sample_rate: int, minimum_seconds: float, 
                     "version": version,
                     "split": split,
                     "source": music.source,
-                    "licence": terms.licence if terms else _unread(split, name),
+                    "licence": terms.licence if terms else _READ_BY_US.get(name, unread),
                     "authors": list(terms.authors) if terms else [],
                     **converted,
                 }
@@ -106,18 +105,6 @@ def fetch(package: str, out: Path, *, sample_rate: int, minimum_seconds: float, 
         record = settings | {"package": name, "version": version, "split": split, "files": files}
         _write_json(temporary / _RECORD, record)
     logging.info("%s: %d files, %.2f h", name, len(files), _hours(files))
-
-
-def _unread(split: str, package: str) -> str:
-    """What is known of the licence in a copyright file that is not machine-readable."""
-    place = f"see {split}/{package}/copyright"
-    return f"{_READ_BY_US[package]} ({place})" if package in _READ_BY_US else place
-
-
-def licence_of(file: Mapping[str, Any]) -> str:
-    """The licence of a file of the manifest, without where it is told."""
-    known, _, _ = file["licence"].partition("see ")
-    return known.rstrip(" (") or "see copyright"
 
 
 def gather(out: Path) -> dict:
@@ -160,7 +147,7 @@ def table(manifest: dict) -> str:
     lines = ["| split | package | version | pieces | hours | licences |", "|---|---|---|---|---|---|"]
     for package in manifest["packages"]:
         own = [file for file in manifest["files"] if file["package"] == package["package"]]
-        licences = sorted({licence_of(file) for file in own})
+        licences = sorted({"see copyright" if "/" in f["licence"] else f["licence"] for f in own})
         cells = (package["split"], package["package"], package["version"], len(own), f"{_hours(own):.2f}")
         lines.append(f"| {' | '.join(map(str, cells))} | {', '.join(licences)} |")
     for split in SPLITS:

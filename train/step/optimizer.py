@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from earvae_jax.train.config import OptimizerConfig
+from earvae_jax.train.config import OptimizerConfig, TrainConfig
 from earvae_jax.train.step.schedules import learning_rate
 
 
@@ -26,11 +26,17 @@ def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransf
     return optax.with_extra_args_support(optax.chain(*transforms))
 
 
-def updates_made(state: optax.OptState) -> Int[Array, ""]:
-    """How many updates an optimizer of `build_optimizer` has made: the step of its schedule."""
+def discriminator_schedule(config: TrainConfig) -> tuple[OptimizerConfig, int]:
+    """What `build_optimizer` takes for the discriminator, whose updates begin at `start_step`."""
+    assert config.adversarial is not None
+    return config.adversarial.optimizer, max(config.steps - config.adversarial.start_step, 1)
+
+
+def discriminator_rate(state: optax.OptState, config: TrainConfig) -> Float[Array, ""]:
+    """The learning rate of the discriminator's next update, given its optimizer's state."""
     leaves = jax.tree.leaves(state, is_leaf=lambda leaf: isinstance(leaf, optax.ScaleByScheduleState))
     (schedule,) = (leaf for leaf in leaves if isinstance(leaf, optax.ScaleByScheduleState))
-    return schedule.count
+    return learning_rate(schedule.count, *discriminator_schedule(config))
 
 
 def clip_by_norm(largest: float) -> optax.GradientTransformationExtraArgs:

@@ -19,7 +19,7 @@ from earvae_jax.train.losses.adversarial import Terms, adversarial_gradients, we
 from earvae_jax.train.losses.discriminator import Discriminator
 from earvae_jax.train.losses.objective import reconstruction_objective
 from earvae_jax.train.step.initialization import start_as_transform
-from earvae_jax.train.step.optimizer import build_optimizer, updates_made
+from earvae_jax.train.step.optimizer import build_optimizer, discriminator_rate, discriminator_schedule
 from earvae_jax.train.step.schedules import adversarial_share, learning_rate
 from earvae_jax.train.step.stacks import Parameters, Stacked, Stacks, norm_of, split_module
 from earvae_jax.train.step.state import TrainState, with_parameters
@@ -55,10 +55,7 @@ class Trainer:
             judge = self._build_discriminator(self._adversarial, None)
             self.judge_stacks = Stacks(judge, for_gpu=self._for_gpu)
             self._all_stacks = (self.stacks, self.judge_stacks)
-            self._discriminator_steps = max(config.steps - self._adversarial.start_step, 1)
-            self._discriminator_optimizer = build_optimizer(
-                self._adversarial.optimizer, self._discriminator_steps
-            )
+            self._discriminator_optimizer = build_optimizer(*discriminator_schedule(config))
 
     def _build_model(self) -> EarVAE:
         model = EarVAE(self.model_config, rngs=nnx.Rngs(jax.random.key(self.config.seed)))
@@ -237,10 +234,8 @@ class Trainer:
             terms["discriminator_gradient_norm"] = discriminator_norm
             assert self._adversarial is not None
             terms["adversarial_share"] = adversarial_share(state.step, self._adversarial)
-            terms["discriminator_learning_rate"] = learning_rate(
-                updates_made(state.discriminator_optimizer),
-                self._adversarial.optimizer,
-                self._discriminator_steps,
+            terms["discriminator_learning_rate"] = discriminator_rate(
+                state.discriminator_optimizer, self.config
             )
         terms |= {"gradient_norm": whole, **{f"gradient_norm/{part}": n for part, n in norms.items()}}
         terms["learning_rate"] = learning_rate(

@@ -20,7 +20,6 @@ from earvae_jax.borders import read_json, shown
 from earvae_jax.command import run_program
 from earvae_jax.errors import UserError
 from earvae_jax.train.data import synthetic
-from earvae_jax.train.free_music.fetch import licence_of
 
 _CLIP_SECONDS = 6
 _CLIP = (1, 10)  # the data set that seed 0 validates on, and a piece of it with about average results
@@ -67,7 +66,7 @@ def described(provenance: Mapping[str, Any], music: Path | None) -> dict[str, An
                 "version": package["version"],
                 "hours": package["hours"],
                 "licences": sorted(
-                    {licence_of(each) for each in manifest["files"] if each["package"] == package["package"]}
+                    {each["licence"] for each in manifest["files"] if each["package"] == package["package"]}
                 ),
             }
             for package in manifest["packages"]
