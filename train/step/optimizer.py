@@ -32,7 +32,7 @@ def discriminator_schedule(config: TrainConfig) -> tuple[OptimizerConfig, int]:
     return config.adversarial.optimizer, max(config.steps - config.adversarial.start_step, 1)
 
 
-def discriminator_rate(state: optax.OptState, config: TrainConfig) -> Float[Array, ""]:
+def judge_rate(state: optax.OptState, config: TrainConfig) -> Float[Array, ""]:
     """The learning rate of the discriminator's next update, given its optimizer's state."""
     leaves = jax.tree.leaves(state, is_leaf=lambda leaf: isinstance(leaf, optax.ScaleByScheduleState))
     (schedule,) = (leaf for leaf in leaves if isinstance(leaf, optax.ScaleByScheduleState))

@@ -19,7 +19,7 @@ from earvae_jax.train.losses.adversarial import Terms, adversarial_gradients, we
 from earvae_jax.train.losses.discriminator import Discriminator
 from earvae_jax.train.losses.objective import reconstruction_objective
 from earvae_jax.train.step.initialization import start_as_transform
-from earvae_jax.train.step.optimizer import build_optimizer, discriminator_rate, discriminator_schedule
+from earvae_jax.train.step.optimizer import build_optimizer, discriminator_schedule, judge_rate
 from earvae_jax.train.step.schedules import adversarial_share, learning_rate
 from earvae_jax.train.step.stacks import Parameters, Stacked, Stacks, norm_of, split_module
 from earvae_jax.train.step.state import TrainState, with_parameters
@@ -234,9 +234,7 @@ class Trainer:
             terms["discriminator_gradient_norm"] = discriminator_norm
             assert self._adversarial is not None
             terms["adversarial_share"] = adversarial_share(state.step, self._adversarial)
-            terms["discriminator_learning_rate"] = discriminator_rate(
-                state.discriminator_optimizer, self.config
-            )
+            terms["discriminator_learning_rate"] = judge_rate(state.discriminator_optimizer, self.config)
         terms |= {"gradient_norm": whole, **{f"gradient_norm/{part}": n for part, n in norms.items()}}
         terms["learning_rate"] = learning_rate(
             state.step - state.skipped, self.config.optimizer, self.config.steps
