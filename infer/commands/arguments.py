@@ -57,8 +57,8 @@ def add_formulation_argument(parser: argparse.ArgumentParser) -> None:
         default="auto",
         choices=("auto", "plain", "chunked", "fused"),
         help="how encoder and decoder are computed: auto takes the fastest that was measured on CPUs, and on "
-        "accelerators the leanest by what their compilers say; fused has kernels for GPUs and TPUs that no "
-        "device has measured",
+        "accelerators the leanest that needs no kernels of its own; fused has such kernels for GPUs and "
+        "TPUs, which no device has measured",
     )
 
 
