@@ -1,5 +1,6 @@
 """What a fused residual unit needs of its modules, and its snake as the kernels compute it."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -38,10 +39,10 @@ def unit_weights(unit: ResidualUnit, dtype: jnp.dtype) -> UnitWeights:
     return UnitWeights(
         snake_weights(first),
         wide.kernel.astype(dtype),
-        _bias(wide),
+        bias_of(wide),
         snake_weights(second),
         pointwise.kernel[0].astype(dtype),
-        _bias(pointwise),
+        bias_of(pointwise),
         wide.dilation,
     )
 
@@ -52,11 +53,11 @@ def snake_weights(activation: SnakeBeta) -> SnakeWeights:
 
 
 def snake_in_kernel(
-    x: Float[Array, "M C"], frequency: Float[Array, " C"], amplitude: Float[Array, " C"]
+    x: Float[Array, "M C"], frequency: Float[Array, " C"], amplitude: Float[Array, " C"], dtype: jnp.dtype
 ) -> Float[Array, "M C"]:
-    """The snake of a tile in float32."""
-    wide = x.astype(jnp.float32)
-    return snake(wide, frequency[None], amplitude[None], sine=sin_squared_in_kernels)
+    """The snake of a tile in float32, which will be rounded to a type."""
+    sine = functools.partial(sin_squared_in_kernels, dtype=dtype)
+    return snake(x.astype(jnp.float32), frequency[None], amplitude[None], sine=sine)
 
 
 def precision_of(dtype: jnp.dtype) -> jax.lax.Precision | None:
@@ -73,6 +74,7 @@ def cost_of_unit(x: Float[Array, "B T C"], *, passes: float) -> pl.CostEstimate:
     )
 
 
-def _bias(conv: Any) -> Float[Array, " C"]:
+def bias_of(conv: Any) -> Float[Array, " C"]:
+    """A convolution's bias in float32; a missing one is zero."""
     channels = conv.kernel.shape[2]
     return jnp.zeros(channels, jnp.float32) if conv.bias is None else conv.bias[...].astype(jnp.float32)
