@@ -52,30 +52,34 @@ def conv1d_in_rows(
     *,
     dilation: int,
     padding: int,
+    kernel_axes: Literal["WIO", "OWI"] = "WIO",
 ) -> Float[Array, "B T2 O"]:
-    """`conv1d` with a dilation, as one without over rows of `dilation` steps; for gradients on a GPU.
+    """`conv1d` with a dilation, as one without over rows of `dilation` steps; for GPUs.
 
-    The taps of a dilated kernel lie under each other in the rows. cuDNN has no kernel's gradient with a
-    dilation: XLA makes it a convolution whose kernel is as long as the signal, of transposed copies of both
-    operands. In rows it is an ordinary one.
+    The taps of a dilated kernel lie under each other in the rows, which lie in memory as the signal does.
+    cuDNN's convolutions with a dilation of 9 take twice as long as those without (docs/performance.md). And
+    it has no kernel's gradient with a dilation: XLA makes it a convolution whose kernel is as long as the
+    signal, of transposed copies of both operands. In rows it is an ordinary one.
 
     Raises:
       ValueError: the padding is no multiple of the dilation, or does not keep the length.
     """
-    if 2 * padding != dilation * (kernel.shape[0] - 1) or padding % dilation:
+    taps = kernel_axes.index("W")
+    if 2 * padding != dilation * (kernel.shape[taps] - 1) or padding % dilation:
         raise ValueError(f"padding {padding} does not keep the length with a dilation of {dilation}")
     batch, length, inputs = x.shape
     rows = -(-length // dilation)
     x = jnp.pad(x, ((0, 0), (0, rows * dilation - length), (0, 0)))
     y = lax.conv_general_dilated(
         x.reshape(batch, rows, dilation, inputs),
-        kernel.astype(x.dtype)[:, None],
+        jnp.expand_dims(kernel.astype(x.dtype), taps + 1),
         window_strides=(1, 1),
         padding=((padding // dilation,) * 2, (0, 0)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        dimension_numbers=("NHWC", kernel_axes.replace("W", "HW"), "NHWC"),
     )
-    y = y.reshape(batch, rows * dilation, -1)[:, :length]
-    return y if bias is None else y + bias.astype(x.dtype)
+    # Before anything is cut off: cuDNN adds a bias to what it computed alone.
+    y = y if bias is None else y + bias.astype(x.dtype)
+    return y.reshape(batch, rows * dilation, -1)[:, :length]
 
 
 def conv_transpose1d(

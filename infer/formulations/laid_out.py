@@ -13,10 +13,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
-from earvae_jax.model.convolution import conv1d, cut_upsampled, phases_of
+from earvae_jax.model.convolution import conv1d, conv1d_in_rows, cut_upsampled, phases_of
 from earvae_jax.model.initial_values import constant
 from earvae_jax.model.layers import Buffer, Conv, ConvTranspose, NearestUpsample, folded
 from earvae_jax.model.oobleck import Decoder, DecoderBlock, Encoder, EncoderBlock, ResidualUnit
+
+# Of a convolution for which cuDNN takes no longer than for one without a dilation.
+MOST_DILATED = 3
 
 
 class LaidOutFormulation:
@@ -57,15 +60,10 @@ class LaidOutConv(Conv):
 
     def _convolve(self, x: Float[Array, "B T I"]) -> Float[Array, "B T2 O"]:
         bias = None if self.bias is None else self.bias[...]
-        return conv1d(
-            x,
-            self.outputs_first[...],
-            bias,
-            stride=self.stride,
-            dilation=self.dilation,
-            padding=self.padding,
-            kernel_axes="OWI",
-        )
+        options: dict[str, Any] = {"padding": self.padding, "dilation": self.dilation, "kernel_axes": "OWI"}
+        if self.dilation > MOST_DILATED:
+            return conv1d_in_rows(x, self.outputs_first[...], bias, **options)
+        return conv1d(x, self.outputs_first[...], bias, stride=self.stride, **options)
 
 
 class LaidOutConvTranspose(LaidOutConv):
