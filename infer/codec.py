@@ -205,14 +205,15 @@ class Codec:
                 raise inputs.explained(place, error, inputs.items[place].shown) from None
 
         keeps = (functools.partial(results.__setitem__, place) for place in range(len(results)))
-        self.run(map(task, inputs.items, keeps), done)
+        self.run([*map(task, inputs.items, keeps)], done)
         return inputs.answer(results)
 
 
 def _gathering(keep: Callable[[np.ndarray], None]) -> Callable[[Iterator[np.ndarray], Latents], None]:
-    """A writer that joins all decoded blocks and passes the array to `keep`."""
+    """A writer that joins all decoded blocks, at least one sample, and passes the array to `keep`."""
 
     def write(blocks: Iterator[np.ndarray], _: Latents) -> None:
-        keep(np.concatenate(list(blocks)))
+        pieces = [block for block in blocks if len(block)]
+        keep(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
 
     return write

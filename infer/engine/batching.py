@@ -99,8 +99,11 @@ class Batcher:
 
     def _started(self, batch: Sequence[_Waiting]) -> Any:
         count = padded_count(len(batch), self._batch_size.multiple, self._batch_size.windows)
-        values = np.stack([waiting.cut.values for waiting in batch])
-        values = np.concatenate([values, np.zeros((count - len(batch), *values.shape[1:]), values.dtype)])
+        values = batch[0].cut.values[None]
+        if count > 1:  # a window is megabytes: each copy shows
+            values = np.zeros((count, *values.shape[1:]), values.dtype)
+            for row, waiting in zip(values, batch, strict=False):
+                row[...] = waiting.cut.values
         start, stop = np.zeros(count, np.int32), np.zeros(count, np.int32)
         start[: len(batch)] = [waiting.cut.start for waiting in batch]
         stop[: len(batch)] = [waiting.cut.stop for waiting in batch]

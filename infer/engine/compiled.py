@@ -55,7 +55,9 @@ class CompiledModel:
             self._dtype,
             name=formulation,
             exact=self._precision == "highest",
-            shared_memory=getattr(device, "shared_memory_per_block_optin", None),  # which GPUs have
+            # Which GPUs have.
+            shared_memory=getattr(device, "shared_memory_per_block_optin", None),
+            compute_capability=getattr(device, "compute_capability", None),
         )
         self.encoder_weights, encode = chosen.encoder(model.encoder)
         self.decoder_weights, decode = chosen.decoder(model.decoder)
@@ -71,12 +73,16 @@ class CompiledModel:
         )
         if model.transformers is not None:
             # One call per layer: only one array of the sequence is alive between calls, and layers of equal
-            # structure share a program.
+            # structure share a program. A function for each structure, since a structure that is an argument
+            # is hashed at every call, for half a millisecond.
             rotary = model.transformers.rotary_pos_emb
             split = [nnx.split((layer, rotary)) for layer in model.transformers.layers]
-            self._layers = [structure for structure, _ in split]
+            functions = {
+                structure: jax.jit(functools.partial(self._transformer_layer, structure))
+                for structure, _ in split
+            }
+            self._layers = [functions[structure] for structure, _ in split]
             self.transformer_weights = place([weights for _, weights in split], self.devices[0])
-            self._run_layer = jax.jit(self._transformer_layer, static_argnums=0)
             self._embed = model.transformers.embed
 
     @property
@@ -116,9 +122,10 @@ class CompiledModel:
         with self._matmul_precision():
             values = jax.device_put(padded.reshape(-1, 1, block, padded.shape[-1]), self.devices[0])
             del padded
-            for structure, weights in zip(self._layers, self.transformer_weights, strict=True):
-                values = self._run_layer(structure, weights, values, length)
-                values.block_until_ready()  # before the next call asks for memory
+            for run, weights in zip(self._layers, self.transformer_weights, strict=True):
+                values = run(weights, values, length)
+                if rows > block:
+                    values.block_until_ready()  # before the next call asks for memory
         return np.asarray(values).reshape(rows, -1)[:count]
 
     def lowered_encoder(self, count: int, size: int) -> jax.stages.Lowered:
@@ -139,7 +146,7 @@ class CompiledModel:
         values = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)
         length = np.zeros(1, np.int32)
         with self._matmul_precision():
-            return self._run_layer.lower(self._layers[layer], self.transformer_weights[layer], values, length)
+            return self._layers[layer].lower(self.transformer_weights[layer], values, length)
 
     def sequence_length(self, latents: int) -> int:
         """The latents that `transform` computes for a file of so many; files of one length share programs."""

@@ -1,6 +1,7 @@
 """Takes files to files: reading, encoding, the transformer, decoding and writing run at the same time."""
 
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator
 
 from absl import logging
@@ -26,7 +27,8 @@ class Pipeline:
 
     def run(self, tasks: Iterable[Task]) -> None:
         """Runs all tasks to their end; an exception leaves no half-written file."""
-        readers, ahead = self._engine.readers, self._engine.windows_ahead
+        ahead = self._engine.windows_ahead
+        readers = min(self._engine.readers, operator.length_hint(tasks, self._engine.readers))
         events = prefetched(itertools.starmap(self._read, enumerate(tasks)), ahead, threads=readers)
         try:
             for number, task, event in events:

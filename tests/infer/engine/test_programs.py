@@ -35,14 +35,16 @@ def test_what_is_named_is_what_runs(batch_size, latents, monkeypatch):
 
         return call
 
-    def layer(structure, weights, values, length):
-        ran[f"transformer layer {values.shape[0] * values.shape[2]} latents"] += 1
-        return run_layer(structure, weights, values, length)
+    def noted_layer(run):
+        def call(weights, values, length):
+            ran[f"transformer layer {values.shape[0] * values.shape[2]} latents"] += 1
+            return run(weights, values, length)
 
-    run_layer = engine.compiled._run_layer
+        return call
+
     monkeypatch.setattr(engine.compiled, "encode", noted("encode", engine.compiled.encode))
     monkeypatch.setattr(engine.compiled, "decode", noted("decode", engine.compiled.decode))
-    monkeypatch.setattr(engine.compiled, "_run_layer", layer)
+    monkeypatch.setattr(engine.compiled, "_layers", [*map(noted_layer, engine.compiled._layers)])
     codec.reconstruct([np.zeros((count * RATIO, 2), np.float32) for count in latents])
     named = plan(engine, latents, ["encode", "decode"], subject="test").programs
     assert {program.name: program.runs for program in named} == ran
