@@ -16,13 +16,14 @@ from earvae_jax.errors import UserError
 from earvae_jax.infer.engine.batching import Batcher, BatchSize
 from earvae_jax.infer.engine.compiled import CompiledModel
 from earvae_jax.infer.engine.cutting import Cut, cut_audio, cut_latents, latent_count, sample_count
-from earvae_jax.infer.engine.tiling import Tiling, sizes_for
+from earvae_jax.infer.engine.tiling import GPU_OVERHEAD, OVERHEAD, Tiling, sizes_for
 from earvae_jax.infer.latents import Latents
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.lengths import latents_of
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.parameters import fingerprint, named_arrays
 from earvae_jax.receptive_field import decoder_context, encoder_context
+from earvae_jax.system.machine import GPUS
 from earvae_jax.targets.devices import memory_of
 
 _GIGABYTE = 1 << 30
@@ -69,8 +70,13 @@ class Engine:
         self.compiled = CompiledModel(model, dtype=dtype, devices=devices, formulation=formulation)
         contexts = encoder_context(model.config), decoder_context(model.config)
         window_sizes = window_sizes or sizes_for(*contexts)
+        on_gpu = self.compiled.devices[0].platform in GPUS
+        costs: dict[str, Any] = {
+            "free_padding": self.compiled.free_padding,
+            "overhead": GPU_OVERHEAD if on_gpu else OVERHEAD,
+        }
         self.encoder_tiling, self.decoder_tiling = (
-            Tiling(window_sizes, context, free_padding=self.compiled.free_padding) for context in contexts
+            Tiling(window_sizes, context, **costs) for context in contexts
         )
         windows = self._largest_batch(max(window_sizes)) if batch_size == "auto" else batch_size
         self._batch_size = BatchSize(windows, len(self.compiled.devices))

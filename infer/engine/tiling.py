@@ -15,9 +15,9 @@ from earvae_jax.receptive_field import Reach
 # Each is a multiple of the next, so that windows cover any length with little left over. They last about 24,
 # 6 and 1.5 seconds of 44.1 kHz music.
 WINDOW_SIZES = (1024, 256, 64)
-# The fixed cost of a window, in latents: reading the weights and starting the program. Compiled for an H100
-# in bfloat16, a window moves as many bytes as 9 latents besides those of its own.
-_OVERHEAD = 8
+# The fixed cost of a window, in latents: reading the weights and starting the program. A GPU starts every
+# kernel by itself, and computes so many latents in that time (docs/performance.md).
+OVERHEAD, GPU_OVERHEAD = 8, 128
 
 
 def sizes_for(*contexts: Reach) -> tuple[int, ...]:
@@ -45,15 +45,19 @@ class Tiling:
       sizes: sizes of the windows to choose from, in latents.
       context: latents that a window needs besides those it keeps.
       free_padding: whether the part of a window beyond the end of the file costs nothing.
+      overhead: latents that could be computed in the time that a window takes besides those it holds.
     """
 
-    def __init__(self, sizes: Sequence[int], context: Reach, *, free_padding: bool = False):
+    def __init__(
+        self, sizes: Sequence[int], context: Reach, *, free_padding: bool = False, overhead: int = OVERHEAD
+    ):
         shortest = context.left + context.right + 1
         if min(sizes) < shortest:
             raise UserError(
                 f"a window of {min(sizes)} latents keeps none; pass window_sizes of {shortest} or more"
             )
-        self.sizes, self.context, self._free_padding = tuple(sorted(sizes)), context, free_padding
+        self.sizes, self.context = tuple(sorted(sizes)), context
+        self._overhead, self._free_padding = overhead, free_padding
 
     @property
     def lookahead(self) -> int:
@@ -80,19 +84,22 @@ class Tiling:
         far = rest >= self.lookahead
         size = self.sizes[-1]
         if not far:
-            size = _cheapest(rest, self.sizes, sum(self.context), self._free_padding)[1]
+            overlap = sum(self.context)
+            size = _cheapest(rest, self.sizes, overlap, self._overhead, self._free_padding)[1]
         keep_to = latents if size >= rest else start + size - self.context.right
         return Window(start, size, kept, keep_to)
 
 
 @functools.lru_cache(maxsize=4096)
-def _cheapest(rest: int, sizes: tuple[int, ...], overlap: int, free_padding: bool) -> tuple[int, int]:
+def _cheapest(
+    rest: int, sizes: tuple[int, ...], overlap: int, overhead: int, free_padding: bool
+) -> tuple[int, int]:
     """The least cost of covering `rest` latents from the start of a window, and the first window's size."""
     options = []
     for size in sizes:
-        cost = _OVERHEAD + (min(size, rest) if free_padding else size)
+        cost = overhead + (min(size, rest) if free_padding else size)
         if size < rest:
-            cost += _cheapest(rest - size + overlap, sizes, overlap, free_padding)[0]
+            cost += _cheapest(rest - size + overlap, sizes, overlap, overhead, free_padding)[0]
         options.append((cost, size))
         if size >= rest:
             break
