@@ -55,7 +55,7 @@ def add_formulation_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--formulation",
         default="auto",
-        choices=("auto", "plain", "chunked", "fused"),
+        choices=("auto", "plain", "chunked", "fused", "tails"),
         help="how encoder and decoder are computed: auto takes the fastest that was measured on CPUs, and on "
         "accelerators the leanest that needs no kernels of its own; fused has such kernels for GPUs and "
         "TPUs, which no device has measured",

@@ -1,5 +1,6 @@
 """Chooses a way to compute encoder and decoder over windows; all give the same numbers up to rounding."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -23,7 +24,10 @@ Half = Callable[[PyTree, Float[Array, "B T C"], Extent], Float[Array, "B T2 C2"]
 # plain modules compile in a fifth of the time.
 _MIN_CHUNKED_WIDTH = 64
 
-NAMES = ("auto", "plain", "chunked", "fused")
+# NVIDIA GPUs on which kernels for the tails of units were measured to be faster: an H200's.
+_MEASURED_WITH_TAILS = ("9.0",)
+
+NAMES = ("auto", "plain", "chunked", "fused", "tails")
 
 
 class Formulation(Protocol):
@@ -64,9 +68,10 @@ def choose_formulation(
     name: str = "auto",
     exact: bool = True,
     shared_memory: int | None = None,
+    compute_capability: str | None = None,
 ) -> Formulation:
-    """The formulation of this name; "auto" is the fastest that was measured on a CPU, and on a GPU or
-    TPU, which no run has measured yet, the leanest of those that compute as the modules do.
+    """The formulation of this name; "auto" is the fastest that was measured on a CPU or GPU of this kind, and
+    on others, which no run has measured yet, the leanest of those that compute as the modules do.
 
     Args:
       config: the model's.
@@ -75,6 +80,7 @@ def choose_formulation(
       name: one of `NAMES`.
       exact: whether products of float32 must not be rounded.
       shared_memory: bytes that a program of a GPU's grid may take, if the device tells.
+      compute_capability: of an NVIDIA GPU, as "9.0".
 
     Raises:
       UserError: this formulation cannot run here.
@@ -83,17 +89,21 @@ def choose_formulation(
         return PlainFormulation()
     if name == "chunked":
         return _chunked(config, platform, dtype)
-    if name == "fused":
-        return _fused(config, platform, dtype, exact, shared_memory)
+    if name in ("fused", "tails"):
+        return _fused(config, platform, dtype, exact, shared_memory, tails_alone=name == "tails")
     if name != "auto":
         raise UserError(f"formulation {name!r}: choose one of {', '.join(NAMES)}")
-    # The fused one is not among them: no card has measured it.
     narrow = min(config.encoder.channels, config.decoder.channels) < _MIN_CHUNKED_WIDTH
     if platform == "cpu" and dtype == "float32" and supports(config) and not narrow:
         return ChunkedFormulation(config)
     if platform == "tpu" and rows.supports(config):
         return rows.RowsFormulation(config, dtype)
-    return LaidOutFormulation(dtype) if platform in GPUS else PlainFormulation()
+    if platform not in GPUS:
+        return PlainFormulation()
+    if dtype == "bfloat16" and compute_capability in _MEASURED_WITH_TAILS:
+        with contextlib.suppress(UserError):  # no unit of this model has such a kernel
+            return _fused(config, "gpu", dtype, exact, shared_memory, tails_alone=True)
+    return LaidOutFormulation(dtype)
 
 
 def _chunked(config: ModelConfig, platform: str, dtype: str) -> Formulation:
@@ -110,15 +120,21 @@ def _chunked(config: ModelConfig, platform: str, dtype: str) -> Formulation:
 
 
 def _fused(
-    config: ModelConfig, platform: str, dtype: str, exact: bool, shared_memory: int | None
+    config: ModelConfig,
+    platform: str,
+    dtype: str,
+    exact: bool,
+    shared_memory: int | None,
+    *,
+    tails_alone: bool,
 ) -> Formulation:
     if platform == "gpu" and dtype == "float32" and exact:
         # Without tensor cores arithmetic is the limit, and the kernels would gain nothing.
-        raise UserError("the fused formulation rounds products on a GPU: use it with tf32 or bfloat16")
+        raise UserError("these kernels round products on a GPU: use them with tf32 or bfloat16")
     # Here, since Pallas takes a while to import and few ask for it.
     from earvae_jax.infer.formulations.fused.formulation import FusedFormulation
 
-    return FusedFormulation(config, platform, dtype, shared_memory=shared_memory)
+    return FusedFormulation(config, platform, dtype, shared_memory=shared_memory, tails_alone=tails_alone)
 
 
 def _pure(module: nnx.Module) -> tuple[PyTree, Half]:

@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from earvae_jax.errors import UserError
-from earvae_jax.infer.formulations.fused import gpu, tpu
+from earvae_jax.infer.formulations.fused import gpu, tails, tpu
 from earvae_jax.infer.formulations.fused.weights import snake_weights, unit_weights
 from earvae_jax.infer.formulations.laid_out import (
     LaidOutConv,
@@ -42,6 +42,7 @@ class FusedFormulation:
       config: the model's.
       platform: "gpu" or "tpu".
       dtype: type of the activations.
+      tails_alone: whether cuDNN computes the wide convolutions, and kernels the rest (`tails`).
       shared_memory: bytes that a program of a GPU's grid may take; None: as many as on an H100.
       interpret: whether to interpret the kernels, on any device, slowly: for tests.
 
@@ -58,15 +59,19 @@ class FusedFormulation:
         platform: str,
         dtype: str,
         *,
+        tails_alone: bool = False,
         shared_memory: int | None = None,
         interpret: bool = False,
     ):
         if platform not in _KERNELS:
             raise UserError(f"the fused formulation runs on a GPU or TPU, and this is a {platform.upper()}")
-        self._kernels: Any = _KERNELS[platform]
+        if tails_alone and platform != "gpu":
+            raise UserError(f"the tails of units are kernels for a GPU, and this is a {platform.upper()}")
+        self._kernels: Any = tails if tails_alone else _KERNELS[platform]
         self._dtype = jnp.dtype(dtype)
         self._options: dict[str, Any] = {"interpret": interpret}
-        if platform == "gpu":
+        self._weights_of: Callable[..., Any] = tails.weights_of if tails_alone else unit_weights
+        if self._kernels is gpu:
             self._options["shared_memory"] = shared_memory or gpu.H100_SHARED_MEMORY
         halves = [half for half in (config.encoder, config.decoder) if half.use_snake]
         widths = sorted({width for half in halves for width in half.widths[:-1]})
@@ -105,7 +110,8 @@ class FusedFormulation:
     def _laid_out(self, conv: Conv, dtype: np.dtype) -> Conv:
         """The kernels of Pallas read weights as [K, I, O], the convolutions of the rest as [O, K, I]."""
         _, inputs, outputs = conv.kernel.shape
-        if inputs != outputs or not self._takes(inputs):
+        of_unit = inputs == outputs and self._takes(inputs)
+        if not of_unit or (self._kernels is tails and conv.width > 1):
             return LaidOutConv(conv, dtype)
         conv.folded_kernel = Buffer(cast(np.asarray(conv.kernel), dtype))
         return conv
@@ -125,7 +131,7 @@ class FusedFormulation:
                 x = unit(x, extent)
             return extent.keep(_activated(activation, x, extent))
         snake = snake_weights(activation) if isinstance(activation, SnakeBeta) else None
-        weights = [unit_weights(unit, x.dtype) for unit in units]
+        weights = [self._weights_of(unit, x.dtype) for unit in units]
         x = self._kernels.run_units(x, weights, snake, extent, **self._options)
         return x if snake is not None else extent.keep(_activated(activation, x, extent))
 

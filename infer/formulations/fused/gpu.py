@@ -138,8 +138,7 @@ def run_unit(
 def _kernel(start, stop, active, x, wide, wide_bias, frequency, amplitude, pointwise, bias, *refs, **options):
     """One program. `refs` are the following snake, if there is one, and the outputs."""
     dilation, tiling, outputs = options["dilation"], options["tiling"], options["outputs"]
-    following, written = refs[:-outputs], refs[-outputs:]
-    length, channels = x.shape
+    channels = x.shape[1]
     dtype, precision = x.dtype, precision_of(x.dtype)
     rows = pl.program_id(0) * tiling.steps + lax.iota(jnp.int32, tiling.steps)
 
@@ -148,40 +147,63 @@ def _kernel(start, stop, active, x, wide, wide_bias, frequency, amplitude, point
         tap, part = lax.div(index, slices), lax.rem(index, slices)
         times = rows + (tap - RESIDUAL_WIDTH // 2) * dilation
         inside = (times >= start[0]) & (times < stop[0])
-        values = _load(active, times, pl.ds(part * tiling.taken, tiling.taken), inside)
+        values = load(active, times, pl.ds(part * tiling.taken, tiling.taken), inside)
         kernel = wide[pl.ds(index * tiling.taken, tiling.taken), :]
         return total + _dot(values, kernel, precision)
 
     products = RESIDUAL_WIDTH * channels // tiling.taken
     total = lax.fori_loop(0, products, add_product, jnp.zeros((tiling.steps, channels), jnp.float32))
-    middle = snake_in_kernel(total + wide_bias[...][None], frequency[...], amplitude[...]).astype(dtype)
-    exist, inside = rows < length, (rows >= start[0]) & (rows < stop[0])
-    for first in range(0, channels, tiling.written):
-        columns = pl.ds(first, tiling.written)
-        y = _dot(middle, pointwise[:, columns], precision) + bias[columns][None]
-        y = (y + _load(x, rows, columns, exist).astype(jnp.float32)).astype(dtype)
-        if outputs == 2:
-            _store(written[0], rows, columns, exist, y)
+    middle = snake_in_kernel(total + wide_bias[...][None], frequency[...], amplitude[...], dtype).astype(
+        dtype
+    )
+    inside = (rows >= start[0]) & (rows < stop[0])
+    finish(middle, x, pointwise, bias, refs[:-outputs], refs[-outputs:], rows, inside, columns=tiling.written)
+
+
+def finish(
+    middle: Any,
+    x: Any,
+    pointwise: Any,
+    bias: Any,
+    following: Sequence[Any],
+    written: Sequence[Any],
+    rows: Any,
+    inside: Any,
+    *,
+    columns: int,
+) -> None:
+    """The end of a unit in a kernel: the pointwise convolution of `middle` [M, C], the addition of x.
+
+    Of so many columns at a time. `written` are the output, if there are two, and its snake: what follows is a
+    convolution, which sees zeros outside the file.
+    """
+    length, channels = x.shape
+    dtype, precision = x.dtype, precision_of(x.dtype)
+    for first in range(0, channels, columns):
+        part = pl.ds(first, columns)
+        y = _dot(middle, pointwise[:, part], precision) + bias[part][None]
+        y = (y + load(x, rows, part, rows < length).astype(jnp.float32)).astype(dtype)
+        if len(written) == 2:
+            _store(written[0], rows, part, y)
         if following:  # of the rounded output, as the modules compute it
-            y = snake_in_kernel(y, *(each[columns] for each in following)).astype(dtype)
-        if outputs == 1:  # what follows a level is a convolution, which sees zeros outside
-            y = jnp.where(_wide(inside, columns), y, jnp.zeros((), dtype))
-        _store(written[-1], rows, columns, exist, y)
+            frequency, amplitude = (each[part] for each in following)
+            y = snake_in_kernel(y, frequency, amplitude, dtype).astype(dtype)
+        _store(written[-1], rows, part, jnp.where(_wide(inside, part), y, jnp.zeros((), dtype)))
 
 
 def _dot(left: Float[Array, "M K"], right: Float[Array, "K N"], precision: Any) -> Float[Array, "M N"]:
     return jnp.dot(left, right, precision=precision, preferred_element_type=jnp.float32)
 
 
-def _load(ref, rows, columns, mask):
+def load(ref: Any, rows: Array, columns: Any, mask: Array) -> Float[Array, "M N"]:
     """Some columns of some rows of a window, zero where the mask is false: nothing is read there."""
     # Clipped since an interpreter reads before it masks, and takes negative rows from the end.
     rows = jnp.clip(rows, 0, ref.shape[0] - 1)
     return triton.load(_at(ref, rows, columns), mask=_wide(mask, columns), other=jnp.zeros((), ref.dtype))
 
 
-def _store(ref, rows, columns, mask, values):
-    triton.store(_at(ref, rows, columns), values, mask=_wide(mask, columns))
+def _store(ref, rows, columns, values):
+    triton.store(_at(ref, rows, columns), values, mask=_wide(rows < ref.shape[0], columns))
 
 
 def _at(ref, rows, columns):

@@ -16,13 +16,14 @@ from earvae_jax.errors import UserError
 from earvae_jax.infer import Codec
 from earvae_jax.infer.engine import compiled
 from earvae_jax.infer.formulations.choice import PlainFormulation, choose_formulation
-from earvae_jax.infer.formulations.fused import gpu, tpu
+from earvae_jax.infer.formulations.fused import gpu, tails, tpu
 from earvae_jax.infer.formulations.fused.formulation import FusedFormulation
 from earvae_jax.infer.formulations.fused.weights import snake_weights, unit_weights
 from earvae_jax.model.layers import Extent, SnakeBeta, folded
 from earvae_jax.model.oobleck import DILATIONS, ResidualUnit
 
 KERNELS = {"gpu": gpu, "tpu": tpu}
+WAYS = {"gpu": ("gpu", False), "tails": ("gpu", True), "tpu": ("tpu", False)}  # platform, tails_alone
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,8 @@ def narrow_kernels(monkeypatch):
         monkeypatch.setitem(tpu.STEPS, channels, 64)
     monkeypatch.setitem(gpu.TILINGS, (8, 4), gpu.Tiling(64, 4, 2, 4))  # parts of the input and of the output
     monkeypatch.setitem(gpu.TILINGS, (8, 2), gpu.Tiling(64, 8, 4, 4))
+    for size in (2, 4):
+        monkeypatch.setitem(tails.TILINGS, (8, size), tails.Tiling(64, 4, 4))
 
 
 def randomized(module, seed):
@@ -75,7 +78,7 @@ def in_float64(units, after, x, extent):
     return np.where(inside, x if after is None else snake(x, after), 0)
 
 
-@pytest.mark.parametrize("platform", KERNELS)
+@pytest.mark.parametrize("way", WAYS)
 @hypothesis.settings(
     max_examples=4,
     deadline=None,
@@ -83,7 +86,7 @@ def in_float64(units, after, x, extent):
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 @hypothesis.given(data=st.data())
-def test_a_level_is_that_of_the_modules(platform, data):
+def test_a_level_is_that_of_the_modules(way, data):
     """Over lengths that do not divide the tiles, batches, widths, types and the extents of windows."""
     dtype = jnp.dtype(data.draw(st.sampled_from(["float32", "bfloat16"]), "dtype"))
     channels = data.draw(st.sampled_from([8, 16]), "channels")
@@ -103,9 +106,10 @@ def test_a_level_is_that_of_the_modules(platform, data):
 
     @jax.jit
     def both(x):
-        weights = [unit_weights(unit, dtype) for unit in units]
+        kernels, weights_of = (tails, tails.weights_of) if way == "tails" else (KERNELS[way], unit_weights)
+        weights = [weights_of(unit, dtype) for unit in units]
         snake = None if after is None else snake_weights(after)
-        fused = KERNELS[platform].run_units(x, weights, snake, extent, interpret=True)
+        fused = kernels.run_units(x, weights, snake, extent, interpret=True)
         for unit in units:
             x = unit(x, extent)
         return fused, extent.keep(x if after is None else after(x))
@@ -123,7 +127,8 @@ def test_a_level_is_that_of_the_modules(platform, data):
         np.testing.assert_allclose(fused, exact, rtol=0, atol=FUSED_BFLOAT16 * peak)
         # The kernels round where the modules do, and less often.
         ours, theirs = (np.sqrt(np.mean((y - exact) ** 2)) for y in (fused, plain))
-        assert ours <= 1.1 * theirs + 1e-3 * peak
+        few = exact.size < 1000  # the rounding of so few values is no average
+        assert ours <= (2 if few else 1.1) * theirs + 1e-3 * peak
 
 
 CONFIGS = {
@@ -136,26 +141,31 @@ CONFIGS = {
 LATENTS, BATCH = 12, 2
 
 
+def fused_formulation(config, way):
+    platform, tails_alone = WAYS[way]
+    return FusedFormulation(config, platform, "float32", tails_alone=tails_alone, interpret=True)
+
+
 @functools.cache
-def pair(name, half, platform):
+def pair(name, half, way):
     """A half as the modules compute it and fused: (shape of its input, function, function)."""
     config = CONFIGS[name]
     model = small_models.model(config)
     step, channels = (config.downsampling_ratio, 2) if half == "encoder" else (1, config.latent_dim)
     functions = []
-    for formulation in (PlainFormulation(), FusedFormulation(config, platform, "float32", interpret=True)):
+    for formulation in (PlainFormulation(), fused_formulation(config, way)):
         weights, function = getattr(formulation, half)(getattr(model, half))
         functions.append(functools.partial(jax.jit(function), weights))
     return (BATCH, LATENTS * step, channels), *functions
 
 
-@pytest.mark.parametrize("platform", KERNELS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("half", ["encoder", "decoder"])
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (place > 1)) for place, name in enumerate(CONFIGS)]
 )
-def test_a_half_is_that_of_the_modules(name, half, platform):
-    shape, plain, fused = pair(name, half, platform)
+def test_a_half_is_that_of_the_modules(name, half, way):
+    shape, plain, fused = pair(name, half, way)
     ratio = CONFIGS[name].downsampling_ratio
     before = ratio if half == "encoder" else 1
     random = np.random.default_rng(0)
@@ -175,15 +185,15 @@ def test_a_half_is_that_of_the_modules(name, half, platform):
             np.testing.assert_allclose(result[inside], expected[inside], rtol=0, atol=TILED * peak)
 
 
-@pytest.mark.parametrize("platform", KERNELS)
-def test_a_whole_codec(platform, monkeypatch):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_whole_codec(way, monkeypatch):
     """Windows, batches and the transformer's latents as in the plain codec, with units of both sorts."""
     config = small_models.config((2, 4), channels=16)
     model = small_models.model(config)
     audio = np.random.default_rng(0).standard_normal((3001, 2)).astype(np.float32)
     options = {"window_sizes": (64,), "batch_size": 2}
     plain = Codec(model, formulation="plain", **options)
-    chosen = FusedFormulation(config, platform, "float32", interpret=True)
+    chosen = fused_formulation(config, way)
     monkeypatch.setattr(compiled, "choose_formulation", lambda *_, **__: chosen)
     fused = Codec(model, formulation="fused", **options)
     expected, latents = plain.encode(audio), fused.encode(audio)

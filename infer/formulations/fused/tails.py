@@ -1,0 +1,144 @@
+"""What follows the wide convolution of a residual unit on a GPU, in one kernel, by Pallas and Triton.
+
+cuDNN computes the wide convolution at the peak of the card, faster than a kernel of Triton can. But the rest
+of a unit, a snake, a pointwise convolution, the addition and the next snake, passes over the activation seven
+times, and that takes as long. Here it passes four times:
+
+    h, x -> x' = x + pointwise(snake(h)), a' = snake'(x')
+
+with the snake of whatever follows. The last unit of a level writes a' alone. A program of the grid takes M
+time steps of all C channels, which it multiplies from its registers. The rounding is that of the modules.
+"""
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+from jaxtyping import Array, Float
+
+from earvae_jax.infer.formulations.fused.gpu import finish, load
+from earvae_jax.infer.formulations.fused.weights import SnakeWeights, bias_of, snake_in_kernel, snake_weights
+from earvae_jax.infer.formulations.laid_out import MOST_DILATED
+from earvae_jax.model.layers import Conv, Extent
+from earvae_jax.model.oobleck import ResidualUnit
+from earvae_jax.model.snake import snake
+
+
+class Tiling(NamedTuple):
+    """How a program of the grid is cut."""
+
+    steps: int  # M, time steps of a program
+    written: int  # channels of the output computed at once
+    warps: int
+
+
+# By channels and bytes of a number.
+TILINGS = {
+    (16, 2): Tiling(128, 16, 4),
+    (32, 2): Tiling(128, 32, 4),
+    (64, 2): Tiling(128, 64, 4),
+    (128, 2): Tiling(64, 128, 4),
+    (256, 2): Tiling(64, 128, 8),
+    (16, 4): Tiling(128, 16, 4),
+    (32, 4): Tiling(128, 32, 4),
+    (64, 4): Tiling(64, 64, 4),
+    (128, 4): Tiling(64, 64, 8),
+}
+
+
+class UnitOf(NamedTuple):
+    """A unit whose wide convolution is a module's."""
+
+    wide: Conv
+    first: SnakeWeights
+    second: SnakeWeights
+    pointwise: Float[Array, "C C"]
+    bias: Float[Array, " C"]
+
+
+def takes(channels: int, dtype: jnp.dtype) -> bool:
+    """Whether there is a kernel for units of this width."""
+    return (channels, jnp.dtype(dtype).itemsize) in TILINGS
+
+
+def weights_of(unit: ResidualUnit, dtype: jnp.dtype) -> UnitOf:
+    """What `run_units` takes of a unit whose activations are snakes."""
+    first, wide, second, pointwise = unit.layers
+    kernel = pointwise.kernel[0].astype(dtype)
+    return UnitOf(wide, snake_weights(first), snake_weights(second), kernel, bias_of(pointwise))
+
+
+def run_units(
+    x: Float[Array, "B T C"],
+    units: Sequence[UnitOf],
+    after: SnakeWeights | None,
+    extent: Extent,
+    *,
+    interpret: bool = False,
+) -> Float[Array, "B T C"]:
+    """The units one after the other, then the snake `after`, if there is one; zero outside the extent."""
+    extent = Extent(jnp.maximum(extent.start, 0), jnp.minimum(extent.stop, x.shape[1]))
+    active = extent.keep(snake(x, *units[0].first))
+    for unit, following in itertools.pairwise(units):
+        # In rows of its dilation the next convolution takes whole ones.
+        dilation = following.wide.dilation
+        rows = dilation if dilation > MOST_DILATED else 1
+        length = -(-x.shape[1] // rows) * rows
+        x, active = _tail(
+            unit.wide(active), x, unit, following.first, extent, length=length, interpret=interpret
+        )
+    last = units[-1]
+    return _tail(last.wide(active), x, last, after, extent, length=None, interpret=interpret)[0]
+
+
+def _tail(
+    wide: Float[Array, "B T2 C"],
+    x: Float[Array, "B T C"],
+    unit: UnitOf,
+    after: SnakeWeights | None,
+    extent: Extent,
+    *,
+    length: int | None,
+    interpret: bool,
+) -> Sequence[Float[Array, "B T3 C"]]:
+    """The unit's output, and its snake with so many steps; without a length the snake alone."""
+    batch, steps, channels = x.shape
+    tiling = TILINGS[channels, x.dtype.itemsize]
+    weights = [*unit.second, unit.pointwise, unit.bias, *(() if after is None else after)]
+    lengths = [steps] if length is None else [steps, length]
+
+    def of_window(length: int) -> pl.BlockSpec:
+        return pl.BlockSpec((None, length, channels), lambda tile, window: (window, 0, 0))
+
+    number = pl.BlockSpec((1,), lambda tile, window: (window,))
+    whole = [pl.BlockSpec(w.shape, lambda tile, window, rank=w.ndim: (0,) * rank) for w in weights]
+    moved = x.size * (2 + len(lengths)) + channels * channels
+    return pl.pallas_call(
+        functools.partial(_kernel, tiling=tiling, outputs=len(lengths)),
+        grid=(pl.cdiv(lengths[-1], tiling.steps), batch),
+        in_specs=[number, number, of_window(wide.shape[1]), of_window(steps), *whole],
+        out_specs=[of_window(each) for each in lengths],
+        out_shape=[jax.ShapeDtypeStruct((batch, each, channels), x.dtype) for each in lengths],
+        cost_estimate=pl.CostEstimate(
+            flops=2 * channels * x.size, bytes_accessed=moved * x.dtype.itemsize, transcendentals=0
+        ),
+        compiler_params=triton.CompilerParams(num_warps=tiling.warps, num_stages=1),
+        interpret=interpret,
+        name=f"unit_tail_{channels}",
+    )(extent.start, extent.stop, wide, x, *weights)
+
+
+def _kernel(start, stop, wide, x, frequency, amplitude, pointwise, bias, *refs, tiling, outputs):
+    """One program. `refs` are the following snake, if there is one, and the outputs."""
+    length, channels = x.shape
+    rows = pl.program_id(0) * tiling.steps + lax.iota(jnp.int32, tiling.steps)
+    inside = (rows >= start[0]) & (rows < stop[0])
+    middle = load(wide, rows, pl.ds(0, channels), rows < length)
+    middle = snake_in_kernel(middle, frequency[...], amplitude[...], x.dtype).astype(x.dtype)
+    finish(middle, x, pointwise, bias, refs[:-outputs], refs[-outputs:], rows, inside, columns=tiling.written)
