@@ -8,7 +8,8 @@ from pathlib import Path
 from tools.card.sizes import CONFIG, DIFFUSERS_CONFIG, RECIPE, model_config, model_values, recipe_overrides
 
 DTYPES = ("bfloat16", "float32", "tf32")
-BENCHMARK_SECONDS = 20  # one window, for all contenders
+# One window for all contenders, and a full one, what a long file is made of: nothing beyond its end counts.
+BENCHMARK_SECONDS = 23.77
 _WINDOW = 1024  # latents
 _WINDOW_SECONDS = 22.5  # that such a window keeps
 

@@ -126,7 +126,7 @@ def _roofline(results: Results) -> list[str]:
     peaks = ", ".join(f"{dtype} {rate / 1e12:.1f}" for dtype, rate in found["matrix_peak"].items())
     rows = []
     for row in found["rows"]:
-        about = [row["dtype"], row["formulation"], row.get("batch", "")]
+        about = [row["dtype"], row["formulation"], row.get("batch", ""), row.get("latents", "")]
         if "failed" in row:
             rows.append([*about, f"failed: {row['failed']}", *[""] * 6])
             continue
@@ -142,7 +142,17 @@ def _roofline(results: Results) -> list[str]:
             )
         whole = [f"{row['round_trip_of_peak']:.0%}", f"{row['realtime']:.0f}"]
         rows.append([*about, "round trip", "", "", "", "", *whole])
-    heads = ("numbers", "formulation", "batch", "stage", "ms", "of the matrix peak", "GB", "of the bandwidth")
+    heads = (
+        "numbers",
+        "formulation",
+        "batch",
+        "latents",
+        "stage",
+        "ms",
+        "of the matrix peak",
+        "GB",
+        "of the bandwidth",
+    )
     return [
         f"Matrix peak in TFLOP/s: {peaks}. Bandwidth: {found['bandwidth'] / 1e12:.2f} TB/s.",
         "",

@@ -5,6 +5,7 @@ random numbers, the bandwidth that of adding a number to a large array. Bytes ar
 program, caches left out, and operations those of the direct convolutions.
 """
 
+import time
 from typing import Any
 
 import jax
@@ -23,12 +24,15 @@ from tools.card.measured.timing import seconds_of
 _SIDE, _SMALL_SIDE = 8192, 512  # of the matrices
 _NUMBERS, _SMALL_NUMBERS = 1 << 27, 1 << 22  # in the array
 _WINDOW, _SMALL_WINDOW = 1024, 64  # latents
+_SHORTER = (4, 16)  # times, windows whose cost besides their latents shows
 # What a card might be faster with; "auto" is what the commands take today.
-_WAYS = (("bfloat16", ("auto", "fused", "plain")), ("float32", ("auto",)), ("tf32", ("auto", "fused")))
+_WAYS = (("bfloat16", ("auto", "plain", "fused")), ("float32", ("auto",)), ("tf32", ("auto",)))
+_LAST_BEGUN = 100.0  # seconds after which no further row begins: those that are done would be lost
 
 
 def measure(asked: Asked) -> dict[str, Any]:
-    """A row for each format, formulation and batch."""
+    """A row for each format, formulation, batch and window."""
+    until = time.monotonic() + _LAST_BEGUN
     model = asked.model()
     peaks = {dtype: matrix_peak(dtype, _SMALL_SIDE if asked.small else _SIDE) for dtype in DTYPES}
     rows: list[dict[str, Any]] = []
@@ -39,7 +43,7 @@ def measure(asked: Asked) -> dict[str, Any]:
             except UserError as error:
                 rows.append({"dtype": dtype, "formulation": formulation, "failed": str(error)})
                 continue
-            rows += _rows(model, codec, dtype, formulation, asked.small, peaks[dtype])
+            rows += _rows(model, codec, dtype, formulation, asked.small, peaks[dtype], until)
     numbers = _SMALL_NUMBERS if asked.small else _NUMBERS
     return {"matrix_peak": peaks, "bandwidth": bandwidth(numbers), "rows": rows}
 
@@ -62,13 +66,21 @@ def bandwidth(numbers: int) -> float:
 
 
 def _rows(
-    model: EarVAE, codec: Codec, dtype: str, formulation: str, small: bool, peak: float
+    model: EarVAE, codec: Codec, dtype: str, formulation: str, small: bool, peak: float, until: float
 ) -> list[dict[str, Any]]:
-    engine, window = codec.engine, _SMALL_WINDOW if small else _WINDOW
+    engine, longest = codec.engine, _SMALL_WINDOW if small else _WINDOW
     operations = operations_per_latent(model.config)
+    devices = len(engine.compiled.devices)
+    shapes = [(devices, longest)]
+    if (dtype, formulation) == ("bfloat16", "auto"):
+        shapes += [(devices, longest // times) for times in _SHORTER]
+        shapes += [(engine.batch_size, longest)] if engine.batch_size > devices else []
     rows = []
-    for batch in sorted({len(engine.compiled.devices), engine.batch_size}):
+    for batch, window in shapes:
         row: dict[str, Any] = {"dtype": dtype, "formulation": formulation, "batch": batch, "latents": window}
+        if time.monotonic() > until:
+            rows.append({**row, "failed": "no time was left"})
+            continue
         try:
             for stage in ("encode", "decode"):
                 seconds, moved = _time(codec, stage, batch, window)
