@@ -69,7 +69,8 @@ def conv1d_in_rows(
         raise ValueError(f"padding {padding} does not keep the length with a dilation of {dilation}")
     batch, length, inputs = x.shape
     rows = -(-length // dilation)
-    x = jnp.pad(x, ((0, 0), (0, rows * dilation - length), (0, 0)))
+    filled = ((0, 0, 0), (0, rows * dilation - length, 0), (0, 0, 0))
+    x = lax.pad(x, jnp.zeros((), x.dtype), filled)
     y = lax.conv_general_dilated(
         x.reshape(batch, rows, dilation, inputs),
         jnp.expand_dims(kernel.astype(x.dtype), taps + 1),

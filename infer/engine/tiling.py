@@ -16,8 +16,8 @@ from earvae_jax.receptive_field import Reach
 # 6 and 1.5 seconds of 44.1 kHz music.
 WINDOW_SIZES = (1024, 256, 64)
 # The fixed cost of a window, in latents: reading the weights and starting the program. A GPU starts every
-# kernel by itself, and computes so many latents in that time (docs/performance.md).
-OVERHEAD, GPU_OVERHEAD = 8, 128
+# kernel by itself: an H200 takes as long for that as for 44 latents in the encoder and 78 in the decoder.
+OVERHEAD, GPU_OVERHEAD = 8, 64
 
 
 def sizes_for(*contexts: Reach) -> tuple[int, ...]:

@@ -148,7 +148,10 @@ class Runner:
             **os.environ,
             "PYTHONPATH": os.pathsep.join(places),
             "EARVAE_CACHE_DIR": str(self._place.work / "cache"),
-            "TORCHINDUCTOR_CACHE_DIR": str(self._place.work / "inductor"),  # a rerun compiles less
+            # A rerun compiles less, also after a part that ended while it compiled: XLA's measurements of
+            # kernels are kept one by one.
+            "JAX_COMPILATION_CACHE_DIR": str(self._place.work / "cache"),
+            "TORCHINDUCTOR_CACHE_DIR": str(self._place.work / "inductor"),
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # torch needs memory of the card too
             "HF_HUB_OFFLINE": "1",
         }

@@ -19,6 +19,7 @@ from earvae_jax.infer.formulations.choice import PlainFormulation, choose_formul
 from earvae_jax.infer.formulations.fused import gpu, tails, tpu
 from earvae_jax.infer.formulations.fused.formulation import FusedFormulation
 from earvae_jax.infer.formulations.fused.weights import snake_weights, unit_weights
+from earvae_jax.infer.formulations.laid_out import LaidOutFormulation
 from earvae_jax.model.layers import Extent, SnakeBeta, folded
 from earvae_jax.model.oobleck import DILATIONS, ResidualUnit
 
@@ -220,12 +221,43 @@ def test_what_it_cannot_run(config, platform, dtype, word):
         choose_formulation(config, platform, dtype, name="fused")
 
 
+@pytest.mark.parametrize(
+    ("platform", "dtype", "word"),
+    [
+        ("cpu", "bfloat16", "this is a CPU"),
+        ("tpu", "bfloat16", "this is a TPU"),
+        ("gpu", "float32", "tf32 or bfloat16"),
+    ],
+)
+def test_where_there_are_no_tails(platform, dtype, word):
+    with pytest.raises(UserError, match=word):
+        choose_formulation(WIDE, platform, dtype, name="tails")
+
+
 def test_it_is_chosen_by_its_name_alone():
     for platform in KERNELS:
         chosen = choose_formulation(WIDE, platform, "bfloat16")
         assert not isinstance(chosen, FusedFormulation)
         assert isinstance(choose_formulation(WIDE, platform, "bfloat16", name="fused"), FusedFormulation)
     assert isinstance(choose_formulation(WIDE, "gpu", "float32", name="fused", exact=False), FusedFormulation)
+
+
+def test_tails_are_chosen_where_they_were_measured():
+    """In bfloat16 on the kind of card that has measured them, for models that have such units."""
+    measured = {"compute_capability": "9.0"}
+    chosen = choose_formulation(WIDE, "gpu", "bfloat16", exact=False, **measured)
+    assert isinstance(chosen, FusedFormulation) and chosen._kernels is tails
+    without = [
+        (WIDE, "bfloat16", {"compute_capability": "8.0"}),
+        (WIDE, "bfloat16", {}),
+        (WIDE, "float32", measured),
+        (small_models.config((2, 4), channels=96), "bfloat16", measured),
+        (small_models.config((2, 4), channels=128, use_snake=False), "bfloat16", measured),
+    ]
+    for config, dtype, device in without:
+        chosen = choose_formulation(config, "gpu", dtype, exact=dtype == "float32", **device)
+        assert isinstance(chosen, LaidOutFormulation), (dtype, device)
+    assert isinstance(choose_formulation(WIDE, "gpu", "float32", name="tails", exact=False), FusedFormulation)
 
 
 def test_memory_of_other_gpus():
