@@ -44,8 +44,8 @@ class Codec:
       model_fingerprint: the checkpoint's fingerprint, if known; else it is computed.
       model_name: stored in the latents, so that an error message can name their model.
       formulation: how encoder and decoder are computed; all give the same numbers up to rounding. "auto" is
-        the fastest that was measured on this kind of device. The others are "plain", "chunked" for CPUs, and
-        "fused" for GPUs and TPUs, with kernels that no device has measured.
+        the fastest that was measured on this kind of device. The others are "plain", "chunked" for CPUs,
+        "cudnn" and, with kernels of its own, "tails" for GPUs, and "fused" for GPUs and TPUs.
     """
 
     def __init__(

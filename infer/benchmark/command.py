@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--formulation",
         default="auto",
-        choices=("auto", "plain", "chunked", "fused", "tails"),
+        choices=("auto", "plain", "chunked", "cudnn", "fused", "tails"),
         help="how the encoder and decoder measured are computed; default: auto",
     )
     parser.add_argument(

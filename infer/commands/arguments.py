@@ -55,10 +55,10 @@ def add_formulation_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--formulation",
         default="auto",
-        choices=("auto", "plain", "chunked", "fused", "tails"),
-        help="how encoder and decoder are computed: auto takes the fastest that was measured on CPUs, and on "
-        "accelerators the leanest that needs no kernels of its own; fused has such kernels for GPUs and "
-        "TPUs, which no device has measured",
+        choices=("auto", "plain", "chunked", "cudnn", "fused", "tails"),
+        help="how encoder and decoder are computed: auto takes the fastest that was measured, on a CPU or an "
+        "H200, and on others the leanest that needs no kernels of its own; cudnn is that on a GPU, and tails "
+        "and fused have such kernels",
     )
 
 

@@ -27,7 +27,7 @@ _MIN_CHUNKED_WIDTH = 64
 # NVIDIA GPUs on which kernels for the tails of units were measured to be faster: an H200's.
 _MEASURED_WITH_TAILS = ("9.0",)
 
-NAMES = ("auto", "plain", "chunked", "fused", "tails")
+NAMES = ("auto", "plain", "chunked", "cudnn", "fused", "tails")
 
 
 class Formulation(Protocol):
@@ -89,6 +89,10 @@ def choose_formulation(
         return PlainFormulation()
     if name == "chunked":
         return _chunked(config, platform, dtype)
+    if name == "cudnn":
+        if platform not in GPUS:
+            raise UserError(f"cuDNN computes on a GPU, and this is a {platform.upper()}: use auto")
+        return LaidOutFormulation(dtype)
     if name in ("fused", "tails"):
         return _fused(config, platform, dtype, exact, shared_memory, tails_alone=name == "tails")
     if name != "auto":

@@ -110,6 +110,7 @@ PARTS = (
     _measured("parity", "the codec against float64", 120, 30),
     _measured("windows", "windows against the whole file", 90, 20),
     _measured("fused", "fused residual units against the modules", 120, 20),
+    _measured("tails", "the tails of residual units, cut in each way", 90, 20),
     _benchmark("bfloat16"),
     _benchmark("float32"),
     _measured("roofline", "encoder and decoder on the card alone", 150, 40),

@@ -20,6 +20,7 @@ def page(machine: Mapping[str, Any], outcomes: Sequence[Outcome], *, small: bool
     for title, rows in (
         ("Exactness", _exactness(results)),
         ("Fused residual units", _fused(results)),
+        ("Tails of residual units", _tails(results)),
         ("Encode and decode", _benchmarks(results)),
         ("On the card alone", _roofline(results)),
         ("A training step", _training(results)),
@@ -88,6 +89,21 @@ def _fused(results: Results) -> list[str]:
     heads = ("numbers", "channels", "distance, modules", "fused", "ms, modules", "fused", "")
     note = ["Interpreted on a CPU: no times.", ""] if found["interpreted"] else []
     return note + _table(heads, rows)
+
+
+def _tails(results: Results) -> list[str]:
+    found = results.get("tails", {})
+    rows = []
+    for row in found.get("rows", ()):
+        about = [row["channels"], row["steps"], row["written"], row["warps"], "yes" if row["used"] else ""]
+        if "failed" in row:
+            rows.append([*about, f"failed: {row['failed']}", "", ""])
+            continue
+        shown = f"{1000 * row['seconds']:.3f}" if "seconds" in row else ""
+        rows.append([*about, shown, f"{row['relative']:.1e}", _holds(row)])
+    return (
+        _table(("channels", "steps", "written", "warps", "used", "ms", "distance", ""), rows) if rows else []
+    )
 
 
 def _benchmarks(results: Results) -> list[str]:

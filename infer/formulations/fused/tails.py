@@ -53,7 +53,7 @@ TILINGS = {
 }
 
 
-class UnitOf(NamedTuple):
+class Unit(NamedTuple):
     """A unit whose wide convolution is a module's."""
 
     wide: Conv
@@ -68,16 +68,16 @@ def takes(channels: int, dtype: jnp.dtype) -> bool:
     return (channels, jnp.dtype(dtype).itemsize) in TILINGS
 
 
-def weights_of(unit: ResidualUnit, dtype: jnp.dtype) -> UnitOf:
+def weights_of(unit: ResidualUnit, dtype: jnp.dtype) -> Unit:
     """What `run_units` takes of a unit whose activations are snakes."""
     first, wide, second, pointwise = unit.layers
     kernel = pointwise.kernel[0].astype(dtype)
-    return UnitOf(wide, snake_weights(first), snake_weights(second), kernel, bias_of(pointwise))
+    return Unit(wide, snake_weights(first), snake_weights(second), kernel, bias_of(pointwise))
 
 
 def run_units(
     x: Float[Array, "B T C"],
-    units: Sequence[UnitOf],
+    units: Sequence[Unit],
     after: SnakeWeights | None,
     extent: Extent,
     *,
@@ -85,31 +85,35 @@ def run_units(
 ) -> Float[Array, "B T C"]:
     """The units one after the other, then the snake `after`, if there is one; zero outside the extent."""
     extent = Extent(jnp.maximum(extent.start, 0), jnp.minimum(extent.stop, x.shape[1]))
+    tiling = TILINGS[x.shape[2], x.dtype.itemsize]
     active = extent.keep(snake(x, *units[0].first))
     for unit, following in itertools.pairwise(units):
-        # In rows of its dilation the next convolution takes whole ones.
+        # In rows the next convolution takes whole ones.
         row = row_of(following.wide.dilation, x.dtype)
         length = -(-x.shape[1] // row) * row
-        x, active = _tail(
-            unit.wide(active), x, unit, following.first, extent, length=length, interpret=interpret
-        )
+        wide = unit.wide(active)
+        x, active = tail(wide, x, unit, following.first, extent, tiling, length=length, interpret=interpret)
     last = units[-1]
-    return _tail(last.wide(active), x, last, after, extent, length=None, interpret=interpret)[0]
+    return tail(last.wide(active), x, last, after, extent, tiling, length=None, interpret=interpret)[0]
 
 
-def _tail(
+def tail(
     wide: Float[Array, "B T2 C"],
     x: Float[Array, "B T C"],
-    unit: UnitOf,
+    unit: Unit,
     after: SnakeWeights | None,
     extent: Extent,
+    tiling: Tiling,
     *,
     length: int | None,
-    interpret: bool,
+    interpret: bool = False,
 ) -> Sequence[Float[Array, "B T3 C"]]:
-    """The unit's output, and its snake with so many steps; without a length the snake alone."""
+    """The unit's output, and its snake with so many steps; without a length the snake alone.
+
+    `wide` is the output of the unit's wide convolution, at least as long as x. Without `after` the snake is
+    the output itself.
+    """
     batch, steps, channels = x.shape
-    tiling = TILINGS[channels, x.dtype.itemsize]
     weights = [*unit.second, unit.pointwise, unit.bias, *(() if after is None else after)]
     lengths = [steps] if length is None else [steps, length]
 

@@ -26,7 +26,7 @@ _NUMBERS, _SMALL_NUMBERS = 1 << 27, 1 << 22  # in the array
 _WINDOW, _SMALL_WINDOW = 1024, 64  # latents
 _SHORTER = (4, 16)  # times, windows whose cost besides their latents shows
 # What a card might be faster with; "auto" is what the commands take today.
-_WAYS = (("bfloat16", ("auto", "plain", "fused")), ("float32", ("auto",)), ("tf32", ("auto",)))
+_WAYS = (("bfloat16", ("auto", "cudnn", "fused")), ("float32", ("auto",)), ("tf32", ("auto",)))
 _LAST_BEGUN = 100.0  # seconds after which no further row begins: those that are done would be lost
 
 
