@@ -30,8 +30,8 @@ _GIGABYTE = 1 << 30
 _MOST_READERS = 8
 # Compiled for an H100 and an A100, encoder and decoder hold 3.0 to 5.0 arrays of the widest level at once.
 _ALIVE = 5
-# A window of 1024 latents moves 16.3 GB, and one of eight computed together 16.2: more of them would save
-# nothing, and wait longer for each other.
+# A window of 1024 latents alone moves as many bytes as one of eight computed together, within one percent:
+# more of them would save nothing, and wait longer for each other.
 _MOST_WINDOWS = 8
 
 
