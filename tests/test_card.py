@@ -358,7 +358,7 @@ def test_small_parts(tmp_path):
     found = run_small(tmp_path, "fused", "tails")
     rows = found["fused"].result["rows"]
     assert found["fused"].result["interpreted"] and {row["dtype"] for row in rows} == {"bfloat16", "float32"}
-    assert [row["used"] for row in found["tails"].result["rows"]] == [True]
+    assert found["tails"].result["interpreted"] and found["tails"].result["rows"][0]["used"]
 
 
 @pytest.mark.slow

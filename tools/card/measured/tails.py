@@ -22,7 +22,7 @@ from tools.card.measured.part import Asked, distances, run
 from tools.card.measured.timing import seconds_of
 
 _LEVELS = {128: 1 << 20, 256: 1 << 17}  # channels: steps
-_SMALL_LEVELS = {16: 300}
+_SMALL_LEVELS = {128: 300}
 _STEPS, _WRITTEN, _WARPS = (32, 64, 128), (32, 64, 128), (4, 8, 16)
 # What registers and shared memory hold, and what a product of the matrix units wants: M·C numbers of float32
 # lie in the registers of the warps.
