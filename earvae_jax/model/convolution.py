@@ -78,9 +78,8 @@ def conv1d_in_rows(
         padding=((padding // dilation,) * 2, (0, 0)),
         dimension_numbers=("NHWC", kernel_axes.replace("W", "HW"), "NHWC"),
     )
-    # Before anything is cut off: cuDNN adds a bias to what it computed alone.
-    y = y if bias is None else y + bias.astype(x.dtype)
-    return y.reshape(batch, rows * dilation, -1)[:, :length]
+    y = y.reshape(batch, rows * dilation, -1)[:, :length]
+    return y if bias is None else y + bias.astype(x.dtype)
 
 
 def conv_transpose1d(

@@ -1,4 +1,4 @@
-"""The snake activation, and fast forms of sin²: one as accurate as float32, one for bfloat16."""
+"""The snake activation, and fast forms of sin²: an accurate one, and a shorter one for bfloat16."""
 
 from collections.abc import Callable
 
@@ -13,6 +13,16 @@ _SIN_SQUARED = np.polynomial.chebyshev.Chebyshev.interpolate(
     lambda u: (np.square(np.sin(np.sqrt(u))) / u - 1) / u, 4, domain=[1e-5, (np.pi / 4) ** 2]
 ).convert(kind=np.polynomial.Polynomial)
 _HALF_PI_PARTS = (1.5703125, 4.837512969970703125e-4, 7.54978995489188216e-8)
+
+
+# sin²(πr) = r²·Q(r²) on |r| ≤ 1/2, within 1.6·10⁻⁶ of it: a thousandth of what bfloat16 rounds away.
+_SHORT_SIN_SQUARED = (
+    np.polynomial.chebyshev.Chebyshev.interpolate(
+        lambda u: np.square(np.sin(np.pi * np.sqrt(u))) / u, 4, domain=[1e-9, 0.25]
+    )
+    .convert(kind=np.polynomial.Polynomial)
+    .coef
+)
 
 
 # d sin² / dr² = 1 + d(r⁴·Q)/dr² on the same interval.
@@ -33,17 +43,24 @@ def sin_squared(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
     return _sin_squared_of(*_reduced(x, jnp.round))
 
 
-def sin_squared_in_kernels(x: Float[Array, "*S"], dtype: jnp.dtype) -> Float[Array, "*S"]:
-    """sin² as `sine_for` this type, for Pallas: its compiler for GPUs knows `floor` and not `round`.
+def sin_squared_in_kernels(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """`sin_squared` for Pallas, whose compiler for GPUs knows `floor` and not `round`. Without derivative."""
+    return _sin_squared_of(*_reduced(x, _nearest))
 
-    Without derivative.
+
+def short_sin_squared(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """sin²(x) in float32 within 2·10⁻⁶ and the rounding of the angle, for values that bfloat16 rounds.
+
+    Half of `sin_squared`'s work: the period of sin² is π, so the nearest multiple of π is subtracted, in one
+    step. An H200's snake in bfloat16 waited for its arithmetic and not for memory, most of all for the
+    conversion of integers, of which this has none. Also for Pallas.
     """
-    if dtype == jnp.bfloat16:
-        return _short_sin_squared_of(_turned(x, _nearest_by_floor))
-    return _sin_squared_of(*_reduced(x, _nearest_by_floor))
+    turns = x.astype(jnp.float32) * np.float32(1 / np.pi)
+    square = jnp.square(turns - _nearest(turns))
+    return square * _polynomial(square, _SHORT_SIN_SQUARED)
 
 
-def _nearest_by_floor(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
+def _nearest(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
     return jnp.floor(x + np.float32(0.5))
 
 
@@ -74,56 +91,6 @@ def _sin_squared_of(rest: Float[Array, "*S"], odd: Bool[Array, "*S"]) -> Float[A
     return jnp.where(odd, 1 - total, total)
 
 
-# sin²(πr) = r²·Q(r²) on |r| ≤ 1/2, within 1.6·10⁻⁶ of it: a thousandth of what bfloat16 rounds away. And its
-# derivative's half, sin(2πr)/2 = r·S(r²).
-_SHORT_SIN_SQUARED, _SHORT_SLOPE = (
-    np.polynomial.chebyshev.Chebyshev.interpolate(function, degree, domain=[1e-9, 0.25])
-    .convert(kind=np.polynomial.Polynomial)
-    .coef
-    for function, degree in (
-        (lambda u: np.square(np.sin(np.pi * np.sqrt(u))) / u, 4),
-        (lambda u: np.sin(2 * np.pi * np.sqrt(u)) / (2 * np.sqrt(u)), 4),
-    )
-)
-
-
-@jax.custom_jvp
-def short_sin_squared(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
-    """sin²(x) in float32 to 2·10⁻⁶ of it, for values that bfloat16 rounds: half of `sin_squared`'s work.
-
-    The period of sin² is π, so the nearest multiple of π is subtracted, in one step. A GPU's snake in
-    bfloat16 waits for its arithmetic and not for memory, most of all for the conversion of integers, of which
-    this has none.
-    """
-    return _short_sin_squared_of(_turned(x, jnp.round))
-
-
-@short_sin_squared.defjvp
-def _short_sin_squared_jvp(primals, tangents):
-    (x,), (tangent,) = primals, tangents
-    rest = _turned(x, jnp.round)
-    slope = 2 * rest * _polynomial(rest * rest, _SHORT_SLOPE)
-    return _short_sin_squared_of(rest), slope * tangent
-
-
-def _turned(
-    x: Float[Array, "*S"], nearest: Callable[[Float[Array, "*S"]], Float[Array, "*S"]]
-) -> Float[Array, "*S"]:
-    """x/π less the nearest whole number."""
-    turns = x.astype(jnp.float32) * np.float32(1 / np.pi)
-    return turns - nearest(turns)
-
-
-def _short_sin_squared_of(rest: Float[Array, "*S"]) -> Float[Array, "*S"]:
-    square = rest * rest
-    return square * _polynomial(square, _SHORT_SIN_SQUARED)
-
-
-def sine_for(dtype: jnp.dtype) -> Callable[[Float[Array, "*S"]], Float[Array, "*S"]]:
-    """The sin² that activations of this type need."""
-    return short_sin_squared if dtype == jnp.bfloat16 else sin_squared
-
-
 def _polynomial(x: Float[Array, "*S"], coefficients: np.ndarray) -> Float[Array, "*S"]:
     """Horner's scheme, in float32."""
     total = jnp.full_like(x, np.float32(coefficients[-1]))
@@ -147,13 +114,16 @@ def snake(
     frequency: Float[Array, " C"],
     amplitude: Float[Array, " C"],
     *,
-    sine: Callable[[Float[Array, "*S C"]], Float[Array, "*S C"]] | None = None,
+    sine: Callable[[Float[Array, "*S C"]], Float[Array, "*S C"]] = sin_squared,
 ) -> Float[Array, "*S C"]:
-    """x + amplitude · sin²(frequency · x) (arXiv 2006.08195), computed in float32.
-
-    `sine` computes sin²; by default as the type of x needs it.
-    """
-    sine = sine or sine_for(x.dtype)
+    """x + amplitude · sin²(frequency · x) (arXiv 2006.08195), computed in float32; `sine` computes sin²."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     y = x.astype(wide)
     return (y + amplitude.astype(wide) * sine(y * frequency.astype(wide))).astype(x.dtype)
+
+
+def short_snake(
+    x: Float[Array, "*S C"], frequency: Float[Array, " C"], amplitude: Float[Array, " C"]
+) -> Float[Array, "*S C"]:
+    """`snake` with the shorter sine, for bfloat16."""
+    return snake(x, frequency, amplitude, sine=short_sin_squared)

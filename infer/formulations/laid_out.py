@@ -15,11 +15,17 @@ from jaxtyping import Array, Float, PyTree
 
 from earvae_jax.model.convolution import conv1d, conv1d_in_rows, cut_upsampled, phases_of
 from earvae_jax.model.initial_values import constant
-from earvae_jax.model.layers import Buffer, Conv, ConvTranspose, NearestUpsample, folded
+from earvae_jax.model.layers import Buffer, Conv, ConvTranspose, NearestUpsample, SnakeBeta, folded
 from earvae_jax.model.oobleck import Decoder, DecoderBlock, Encoder, EncoderBlock, ResidualUnit
+from earvae_jax.model.snake import short_snake, snake
 
 # For which cuDNN takes no longer than without, in bfloat16 on an H200.
 _MOST_DILATED = 3
+
+
+def snake_for(dtype: jnp.dtype) -> Callable[..., Any]:
+    """The snake that a GPU computes of activations of this type."""
+    return short_snake if dtype == jnp.bfloat16 else snake
 
 
 def row_of(dilation: int, dtype: jnp.dtype) -> int:
@@ -96,8 +102,16 @@ class LaidOutConvTranspose(LaidOutConv):
 
 
 def laid_out(half: Encoder | Decoder, dtype: np.dtype) -> Encoder | Decoder:
-    """The same half for inference, all convolutions laid out."""
-    return replaced_convolutions(half, dtype, LaidOutConv, LaidOutConvTranspose)
+    """The same half for inference on a GPU, all convolutions laid out."""
+    return with_short_snakes(replaced_convolutions(half, dtype, LaidOutConv, LaidOutConvTranspose), dtype)
+
+
+def with_short_snakes(half: Encoder | Decoder, dtype: np.dtype) -> Encoder | Decoder:
+    """The half itself, its snakes those for a GPU."""
+    for _, module in nnx.iter_modules(half):
+        if isinstance(module, SnakeBeta):
+            module.function = snake_for(dtype)
+    return half
 
 
 def replaced_convolutions(

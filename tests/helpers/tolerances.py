@@ -64,9 +64,8 @@ SIN_SQUARED = 3e-7
 # Its derivative, sin(2x), has twice the slope of the polynomial's terms: twice the error and the reduction's.
 SIN_SQUARED_SLOPE = 1e-6
 
-# The short form for bfloat16: its polynomials, and for each radian the rounding of the angle and of 1/π.
+# The short form for bfloat16: its polynomial, and for each radian the rounding of the angle and of 1/π.
 SHORT_SIN_SQUARED = 2e-6
-SHORT_SIN_SQUARED_SLOPE = 3e-5
 ANGLE = 2e-7
 
 # Windows against the whole file in float64, relative to its peak: what a context one latent short loses is

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from earvae_jax.model.snake import sine_for, snake
+from earvae_jax.model.snake import sin_squared, snake
 
 
 @jax.custom_vjp
@@ -30,7 +30,7 @@ def _backward(saved, gradient):
     wide = jnp.promote_types(x.dtype, jnp.float32)
     y, g = x.astype(wide), gradient.astype(wide)
     angle = y * frequency.astype(wide)
-    square, slope = jax.jvp(sine_for(x.dtype), (angle,), (jnp.ones_like(angle),))
+    square, slope = jax.jvp(sin_squared, (angle,), (jnp.ones_like(angle),))
     of_angle = g * amplitude.astype(wide) * slope
     zero = jnp.zeros((), wide)
     of_frequency, of_amplitude = lax.reduce(

@@ -21,6 +21,7 @@ from earvae_jax.infer.formulations.laid_out import (
     LaidOutConvTranspose,
     cast,
     replaced_convolutions,
+    with_short_snakes,
 )
 from earvae_jax.model.antialias import AntialiasedActivation
 from earvae_jax.model.config import ModelConfig
@@ -100,6 +101,8 @@ class FusedFormulation:
 
     def _half(self, half: Encoder | Decoder, function: Callable) -> tuple[PyTree, Callable]:
         half = replaced_convolutions(half, self._dtype, self._laid_out, LaidOutConvTranspose)
+        if self._kernels is not tpu:
+            half = with_short_snakes(half, self._dtype)
         graph, weights = nnx.split(half)
 
         def run(weights: PyTree, x: Float[Array, "B T C"], extent: Extent) -> Float[Array, "B T2 C2"]:

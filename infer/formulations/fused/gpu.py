@@ -43,9 +43,10 @@ from earvae_jax.infer.formulations.fused.weights import (
     precision_of,
     snake_in_kernel,
 )
+from earvae_jax.infer.formulations.laid_out import snake_for
 from earvae_jax.model.layers import Extent
 from earvae_jax.model.oobleck import RESIDUAL_WIDTH
-from earvae_jax.model.snake import snake
+from earvae_jax.model.snake import short_sin_squared, sin_squared_in_kernels
 
 
 class Tiling(NamedTuple):
@@ -93,7 +94,7 @@ def run_units(
     """The units one after the other, then the snake `after`, if there is one; zero outside the extent."""
     run = functools.partial(run_unit, shared_memory=shared_memory, interpret=interpret)
     extent = Extent(jnp.maximum(extent.start, 0), jnp.minimum(extent.stop, x.shape[1]))
-    active = snake(x, *units[0].first)
+    active = snake_for(x.dtype)(x, *units[0].first)
     for unit, following in itertools.pairwise(units):
         x, active = run(active, x, unit, following.first, extent, both=True)
     return run(active, x, units[-1], after, extent, both=False)[0]
@@ -153,9 +154,7 @@ def _kernel(start, stop, active, x, wide, wide_bias, frequency, amplitude, point
 
     products = RESIDUAL_WIDTH * channels // tiling.taken
     total = lax.fori_loop(0, products, add_product, jnp.zeros((tiling.steps, channels), jnp.float32))
-    middle = snake_in_kernel(total + wide_bias[...][None], frequency[...], amplitude[...], dtype).astype(
-        dtype
-    )
+    middle = snake_of(total + wide_bias[...][None], frequency[...], amplitude[...], dtype)
     inside = (rows >= start[0]) & (rows < stop[0])
     finish(middle, x, pointwise, bias, refs[:-outputs], refs[-outputs:], rows, inside, columns=tiling.written)
 
@@ -187,8 +186,14 @@ def finish(
             _store(written[0], rows, part, y)
         if following:  # of the rounded output, as the modules compute it
             frequency, amplitude = (each[part] for each in following)
-            y = snake_in_kernel(y, frequency, amplitude, dtype).astype(dtype)
+            y = snake_of(y, frequency, amplitude, dtype)
         _store(written[-1], rows, part, jnp.where(_wide(inside, part), y, jnp.zeros((), dtype)))
+
+
+def snake_of(x: Any, frequency: Any, amplitude: Any, dtype: jnp.dtype) -> Float[Array, "M C"]:
+    """The snake of a tile in a kernel, in this type."""
+    sine = short_sin_squared if dtype == jnp.bfloat16 else sin_squared_in_kernels
+    return snake_in_kernel(x, frequency, amplitude, sine=sine).astype(dtype)
 
 
 def _dot(left: Float[Array, "M K"], right: Float[Array, "K N"], precision: Any) -> Float[Array, "M N"]:

@@ -22,12 +22,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from earvae_jax.infer.formulations.fused.gpu import finish, load
-from earvae_jax.infer.formulations.fused.weights import SnakeWeights, bias_of, snake_in_kernel, snake_weights
-from earvae_jax.infer.formulations.laid_out import row_of
+from earvae_jax.infer.formulations.fused.gpu import finish, load, snake_of
+from earvae_jax.infer.formulations.fused.weights import SnakeWeights, bias_of, snake_weights
+from earvae_jax.infer.formulations.laid_out import row_of, snake_for
 from earvae_jax.model.layers import Conv, Extent
 from earvae_jax.model.oobleck import ResidualUnit
-from earvae_jax.model.snake import snake
 
 
 class Tiling(NamedTuple):
@@ -76,7 +75,7 @@ def run_units(
     """The units one after the other, then the snake `after`, if there is one; zero outside the extent."""
     extent = Extent(jnp.maximum(extent.start, 0), jnp.minimum(extent.stop, x.shape[1]))
     tiling = TILINGS[x.shape[2], x.dtype.itemsize]
-    active = extent.keep(snake(x, *units[0].first))
+    active = extent.keep(snake_for(x.dtype)(x, *units[0].first))
     for unit, following in itertools.pairwise(units):
         # In rows the next convolution takes whole ones.
         row = row_of(following.wide.dilation, x.dtype)
@@ -134,5 +133,5 @@ def _kernel(start, stop, wide, x, frequency, amplitude, pointwise, bias, *refs, 
     rows = pl.program_id(0) * tiling.steps + lax.iota(jnp.int32, tiling.steps)
     inside = (rows >= start[0]) & (rows < stop[0])
     middle = load(wide, rows, pl.ds(0, channels), rows < length)
-    middle = snake_in_kernel(middle, frequency[...], amplitude[...], x.dtype).astype(x.dtype)
+    middle = snake_of(middle, frequency[...], amplitude[...], x.dtype)
     finish(middle, x, pointwise, bias, refs[:-outputs], refs[-outputs:], rows, inside, columns=tiling.written)

@@ -136,15 +136,15 @@ def _kernel(start, stop, before, x, behind, wide, pointwise, vectors, out, activ
     begin = 0
     for part in (before, x, behind):
         size = part.shape[0]
-        active[pl.ds(begin, size), :] = inside(snake_in_kernel(part[...], first[0], first[1], dtype), begin)
+        active[pl.ds(begin, size), :] = inside(snake_in_kernel(part[...], *first), begin)
         begin += size
     total = jnp.zeros(x.shape, jnp.float32)
     for tap in range(RESIDUAL_WIDTH):
         seen = active[pl.ds(HALO + (tap - RESIDUAL_WIDTH // 2) * dilation, steps), :].astype(dtype)
         total += jnp.dot(seen, wide[tap], precision=precision, preferred_element_type=jnp.float32)
-    middle = snake_in_kernel(total + wide_bias[None], second[0], second[1], dtype).astype(dtype)
+    middle = snake_in_kernel(total + wide_bias[None], *second).astype(dtype)
     y = jnp.dot(middle, pointwise[...], precision=precision, preferred_element_type=jnp.float32)
     y = (x[...].astype(jnp.float32) + y + bias[None]).astype(dtype)
     if after:  # of the rounded output, as the modules compute it
-        y = snake_in_kernel(y, after[0], after[1], dtype).astype(dtype)
+        y = snake_in_kernel(y, *after).astype(dtype)
     out[...] = inside(y, HALO) if last else y

@@ -1,6 +1,6 @@
 """What a fused residual unit needs of its modules, and its snake as the kernels compute it."""
 
-import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -53,10 +53,13 @@ def snake_weights(activation: SnakeBeta) -> SnakeWeights:
 
 
 def snake_in_kernel(
-    x: Float[Array, "M C"], frequency: Float[Array, " C"], amplitude: Float[Array, " C"], dtype: jnp.dtype
+    x: Float[Array, "M C"],
+    frequency: Float[Array, " C"],
+    amplitude: Float[Array, " C"],
+    *,
+    sine: Callable[[Float[Array, "M C"]], Float[Array, "M C"]] = sin_squared_in_kernels,
 ) -> Float[Array, "M C"]:
-    """The snake of a tile in float32, which will be rounded to a type."""
-    sine = functools.partial(sin_squared_in_kernels, dtype=dtype)
+    """The snake of a tile in float32."""
     return snake(x.astype(jnp.float32), frequency[None], amplitude[None], sine=sine)
 
 

@@ -16,8 +16,8 @@ from jaxtyping import Array, Float
 
 from earvae_jax.infer.formulations.fused import tails
 from earvae_jax.infer.formulations.fused.weights import SnakeWeights
+from earvae_jax.infer.formulations.laid_out import snake_for
 from earvae_jax.model.layers import Extent
-from earvae_jax.model.snake import snake
 from tools.card.measured.part import Asked, distances, run
 from tools.card.measured.timing import seconds_of
 
@@ -61,6 +61,7 @@ def _rows(channels: int, steps: int, interpret: bool) -> list[dict[str, Any]]:
 
     def plain(wide: Float[Array, "B T C"], x: Float[Array, "B T C"]) -> tuple[Array, Array]:
         kernel = unit.pointwise.astype(x.dtype)
+        snake = snake_for(x.dtype)
         product = lax.dot_general(snake(wide, *both), kernel, (((2,), (0,)), ((), ())))
         y = x + (product + unit.bias.astype(x.dtype))
         return y, extent.keep(snake(y, *both))
