@@ -81,8 +81,8 @@ class FusedFormulation:
             raise UserError("the fused formulation computes snakes, and this model has none: use plain")
         if not taken:
             raise UserError(
-                f"the fused formulation has no kernel for residual units of {_listed(widths)} channels on a "
-                f"{platform.upper()}: use plain"
+                f"there is no kernel for residual units of {_listed(widths)} channels in {dtype} on a "
+                f"{platform.upper()}: use auto"
             )
         others = [width for width in widths if width not in taken]
         logging.info(

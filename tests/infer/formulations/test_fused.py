@@ -258,7 +258,7 @@ def test_tails_are_chosen_where_they_were_measured():
     for config, dtype, device in without:
         chosen = choose_formulation(config, "gpu", dtype, exact=dtype == "float32", **device)
         assert isinstance(chosen, LaidOutFormulation), (dtype, device)
-    with pytest.raises(UserError, match="no kernel for residual units of 128 and"):
+    with pytest.raises(UserError, match="no kernel for residual units of 128 channels in float32 on a GPU"):
         choose_formulation(WIDE, "gpu", "float32", name="tails", exact=False)
 
 
