@@ -21,7 +21,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import SingleDeviceSharding
+import numpy as np
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from earvae_jax.command import run_program
 from earvae_jax.errors import UserError
@@ -98,7 +99,10 @@ def _compile(target: Target, channels: int, dtype: str, *, last: bool) -> Row:
     run, inputs = _unit(target, last=last)
     on_tpu = target.accelerator.gpu is None
     run.__name__ = name  # XLA's files have it in theirs
-    sharding = SingleDeviceSharding(described(target)[0])
+    device = described(target)[0]
+    sharding = SingleDeviceSharding(device)
+    # Later versions of Pallas ask the mesh, and not the arguments, which GPU it is.
+    mesh = Mesh(np.asarray([device]), ("x",)).abstract_mesh
 
     def shape(*sizes: int, dtype: str = "float32") -> Any:
         return jax.ShapeDtypeStruct(sizes, dtype, sharding=sharding)
@@ -116,7 +120,7 @@ def _compile(target: Target, channels: int, dtype: str, *, last: bool) -> Row:
     extent = Extent(*[shape(1, dtype="int32")] * 2)
     activations = [shape(1, _STEPS, channels, dtype=kind)] * inputs
     begun = time.perf_counter()
-    with jax.default_matmul_precision(precision or "default"):
+    with jax.default_matmul_precision(precision or "default"), jax.sharding.use_abstract_mesh(mesh):
         compiled = jax.jit(run).lower(*activations, weights, SnakeWeights(vector, vector), extent).compile()
     seconds = time.perf_counter() - begun
     # A TPU's kernel takes its input three times over, and reads parts of each.
@@ -150,7 +154,10 @@ def _unit(target: Target, *, last: bool) -> tuple[Any, int]:
 def _of_ptx(name: str) -> dict[str, Any]:
     """What XLA's files of a program tell of its kernel."""
     folder = Path(os.environ[_INSIDE])
-    ptx = max(folder.glob(f"*jit_{name}.*.ptx"), key=lambda path: path.stat().st_size)
+    files = list(folder.glob(f"*jit_{name}.*.ptx"))
+    if not files:  # JAX 0.11.2 writes none
+        return {}
+    ptx = max(files, key=lambda path: path.stat().st_size)
     text = ptx.read_text(encoding="utf-8")
     (thunks,) = folder.glob(f"*jit_{name}.thunk_sequence.txt")
     shared = re.search(r"shared_memory: (\d+)", thunks.read_text(encoding="utf-8"))
