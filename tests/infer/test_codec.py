@@ -18,6 +18,9 @@ from earvae_jax import checkpoints
 from earvae_jax.audio.resampling import Resampler, resample, resampled_length
 from earvae_jax.errors import UserError
 from earvae_jax.infer import Codec
+from earvae_jax.infer.engine import pipeline
+from earvae_jax.infer.engine.engine import Engine
+from earvae_jax.infer.engine.threads import prefetched
 
 RATE = small_models.SAMPLE_RATE
 KIND = "even strides"
@@ -45,6 +48,31 @@ def test_output_has_the_length_rate_and_channels_of_the_input(samples, rate, cha
 @pytest.mark.parametrize("samples", [1, 17, 18, 19, 1000])
 def test_every_kind_of_model_keeps_the_length(kind, samples):
     assert codec_of(kind).reconstruct(noise(samples)).shape == (samples, 2)
+
+
+@pytest.mark.parametrize("samples", [1, 500, 9000])  # one window, and several
+def test_what_comes_back_is_the_callers(samples):
+    """No view of a device's memory, nor of what is returned next."""
+    audio = noise(samples)
+    first = codec().reconstruct(audio)
+    kept = first.copy()
+    assert first.flags.writeable
+    first[...] = np.nan
+    np.testing.assert_array_equal(codec().reconstruct(audio), kept)
+
+
+def test_a_thread_reads_each_input_and_no_more(monkeypatch):
+    asked = []
+
+    def noted(sources, depth, *, threads):
+        asked.append(threads)
+        return prefetched(sources, depth, threads=threads)
+
+    monkeypatch.setattr(pipeline, "prefetched", noted)
+    monkeypatch.setattr(Engine, "readers", 8)
+    codec().encode(noise(100))
+    assert len(codec().encode([noise(100)] * 3)) == 3 and codec().encode([]) == []
+    assert asked == [1, 3, 0]
 
 
 @settings(deadline=None)

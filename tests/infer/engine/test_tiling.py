@@ -16,7 +16,7 @@ from earvae_jax.errors import UserError
 from earvae_jax.infer.codec import Codec
 from earvae_jax.infer.engine.batching import Batcher, BatchSize
 from earvae_jax.infer.engine.cutting import cut_audio, cut_latents, latent_count
-from earvae_jax.infer.engine.tiling import WINDOW_SIZES, Tiling
+from earvae_jax.infer.engine.tiling import GPU_OVERHEAD, OVERHEAD, WINDOW_SIZES, Tiling
 from earvae_jax.infer.formulations import choice as formulation
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.receptive_field import Reach
@@ -47,6 +47,18 @@ def test_windows_cover_a_file_without_gap_or_overlap(tiling, latents):
         assert window.keep_to <= end
         assert end >= latents or end - window.keep_to >= context.right
     assert kept == latents
+
+
+@given(tilings, st.integers(1, 2000), st.tuples(st.integers(0, 300), st.integers(0, 300)))
+def test_windows_that_cost_more_are_no_more(tiling, latents, overheads):
+    cheap, dear = (len(Tiling(*tiling, overhead=each).plan(latents)) for each in sorted(overheads))
+    assert dear <= cheap
+
+
+def test_a_gpu_takes_one_long_window_rather_than_six():
+    context = Reach(9, 9)
+    assert len(Tiling(WINDOW_SIZES, context, overhead=OVERHEAD).plan(862)) == 6
+    assert [each.size for each in Tiling(WINDOW_SIZES, context, overhead=GPU_OVERHEAD).plan(862)] == [1024]
 
 
 def test_short_files_take_short_windows():
