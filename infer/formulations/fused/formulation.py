@@ -64,10 +64,14 @@ class FusedFormulation:
         shared_memory: int | None = None,
         interpret: bool = False,
     ):
-        if platform not in _KERNELS:
-            raise UserError(f"the fused formulation runs on a GPU or TPU, and this is a {platform.upper()}")
         if tails_alone and platform != "gpu":
-            raise UserError(f"the tails of units are kernels for a GPU, and this is a {platform.upper()}")
+            raise UserError(
+                f"the tails of units are kernels for a GPU, and this is a {platform.upper()}: use auto"
+            )
+        if platform not in _KERNELS:
+            raise UserError(
+                f"the fused formulation runs on a GPU or TPU, and this is a {platform.upper()}: use auto"
+            )
         self._kernels: Any = tails if tails_alone else _KERNELS[platform]
         self._dtype = jnp.dtype(dtype)
         self._options: dict[str, Any] = {"interpret": interpret}
