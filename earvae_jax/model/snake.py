@@ -14,6 +14,8 @@ _SIN_SQUARED = np.polynomial.chebyshev.Chebyshev.interpolate(
 ).convert(kind=np.polynomial.Polynomial)
 _HALF_PI_PARTS = (1.5703125, 4.837512969970703125e-4, 7.54978995489188216e-8)
 
+# d sin² / dr² = 1 + d(r⁴·Q)/dr² on the same interval.
+_SLOPE = np.polynomial.Polynomial([0, 1, *_SIN_SQUARED.coef]).deriv()
 
 # sin²(πr) = r²·Q(r²) on |r| ≤ 1/2, within 1.6·10⁻⁶ of it: a thousandth of what bfloat16 rounds away.
 _SHORT_SIN_SQUARED = (
@@ -23,10 +25,6 @@ _SHORT_SIN_SQUARED = (
     .convert(kind=np.polynomial.Polynomial)
     .coef
 )
-
-
-# d sin² / dr² = 1 + d(r⁴·Q)/dr² on the same interval.
-_SLOPE = np.polynomial.Polynomial([0, 1, *_SIN_SQUARED.coef]).deriv()
 
 
 @jax.custom_jvp
