@@ -47,6 +47,15 @@ def is_floating(dtype: np.dtype) -> bool:
     return jax.dtypes.issubdtype(dtype, np.floating)
 
 
+def all_finite(values: np.ndarray) -> bool:
+    """Whether no value is NaN or infinite.
+
+    Their sum is quicker to take than a look at each, and says so unless it overflows.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())
+
+
 def full_scale(dtype: np.dtype) -> int:
     """Full scale of integer PCM, 2^(bits − 1): it stands for 1, in unsigned PCM for 0.
 

@@ -124,7 +124,7 @@ class Codec:
         """
 
         def task(item: AudioInput, keep: Callable[[Latents], None]) -> Task:
-            return Task(name or item.name, audio=item.open, keep=keep)
+            return Task(name or item.name, audio=item.open, keep=keep, in_memory=self._in_memory(item))
 
         inputs = self._audio_inputs(audio, sample_rate)
         return self._results(inputs, task)
@@ -145,7 +145,7 @@ class Codec:
         """
 
         def task(item: LatentInput, keep: Callable[[np.ndarray], None]) -> Task:
-            return Task("", latents=item.read, write=_gathering(keep))
+            return Task("", latents=item.read, write=_gathering(keep), in_memory=not item.shown)
 
         options: dict[str, Any] = {"dim": self.config.latent_dim, "describe": self.engine.described}
         inputs = Listed.of(latents, "latents", functools.partial(latent_input, **options))
@@ -170,8 +170,8 @@ class Codec:
             def keep_shape(audio: np.ndarray) -> None:
                 keep(audio[:, 0] if item.flat else audio)
 
-            write = _gathering(keep_shape)
-            return Task(name or item.name, audio=item.open, write=write, latent=latent, seed=seed)
+            options: dict[str, Any] = {"latent": latent, "seed": seed, "in_memory": self._in_memory(item)}
+            return Task(name or item.name, audio=item.open, write=_gathering(keep_shape), **options)
 
         inputs = self._audio_inputs(audio, sample_rate)
         return self._results(inputs, task)
@@ -191,6 +191,9 @@ class Codec:
         `done` is called with the position of each finished task and the error that ended it, if any.
         """
         Pipeline(self.engine, done).run(tasks)
+
+    def _in_memory(self, item: AudioInput) -> bool:
+        return item.array_rate == self.sample_rate
 
     def _audio_inputs(self, audio: Any, sample_rate: int | None) -> Listed[AudioInput]:
         options = {"channels": self.config.io_channels, "default_rate": self.sample_rate}
@@ -212,8 +215,16 @@ class Codec:
 def _gathering(keep: Callable[[np.ndarray], None]) -> Callable[[Iterator[np.ndarray], Latents], None]:
     """A writer that joins all decoded blocks, at least one sample, and passes the array to `keep`."""
 
-    def write(blocks: Iterator[np.ndarray], _: Latents) -> None:
-        pieces = [block for block in blocks if len(block)]
-        keep(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
+    def write(blocks: Iterator[np.ndarray], latents: Latents) -> None:
+        whole, written = None, 0
+        for block in filter(len, blocks):
+            if len(block) == latents.samples:  # it is the only one
+                whole = block
+                continue
+            if whole is None:
+                whole = np.empty((latents.samples, latents.channels), np.float32)
+            whole[written : written + len(block)] = block
+            written += len(block)
+        keep(whole)
 
     return write

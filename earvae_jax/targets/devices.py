@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 
 from earvae_jax.borders import explained
 from earvae_jax.errors import UserError
-from earvae_jax.targets.catalogue import ACCELERATORS, OF_A_HOST, Accelerator, Gpu, Target
+from earvae_jax.targets.catalogue import OF_A_HOST, Accelerator, Gpu, Target
 
 # The modules of the compilers, either of which will do, and the project that `pip install` calls them by.
 _COMPILERS = {"cuda": ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), "tpu": ("libtpu",)}
@@ -107,13 +107,6 @@ def bytes_of_a_device(arrays: PyTree) -> int:
         return math.prod(shape) * leaf.dtype.itemsize
 
     return sum(map(size, jax.tree.leaves(arrays)))
-
-
-def memory_of(device: jax.Device) -> int | None:
-    """Bytes that JAX hands out on a device; None where it does not tell."""
-    if is_described(device):
-        return usable_memory(next(each for each in ACCELERATORS.values() if each.kind == device.device_kind))
-    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def usable_memory(accelerator: Accelerator) -> int:

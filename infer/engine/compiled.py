@@ -188,7 +188,7 @@ class CompiledModel:
         )
 
     def _run(self, function, weights, values, start, stop):
-        batch = [jax.device_put(np.asarray(x), self._split) for x in (values, start, stop)]
+        batch = jax.device_put((values, start, stop), self._split)
         with self._matmul_precision():
             return function(weights, *batch)
 

@@ -1,5 +1,6 @@
 """Cuts audio, as it streams in, into windows for the encoder, and latents into windows for the decoder."""
 
+import collections
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -38,36 +39,66 @@ def sample_count(config: ModelConfig, latents: int) -> int:
 def cut_audio(
     blocks: Iterable[Float[np.ndarray, "T C"]], config: ModelConfig, tiling: Tiling
 ) -> Iterator[Cut]:
-    """Windows of audio at the model's rate; holds the audio of about `tiling.lookahead` latents at most."""
-    ratio, channels = config.downsampling_ratio, config.io_channels
-    held = np.zeros((0, channels), np.float32)
-    begin = 0  # latent at which `held` starts
+    """Windows of audio at the model's rate; holds the blocks of about `tiling.lookahead` latents at most."""
+    ratio = config.downsampling_ratio
+    held = _Held(config.io_channels)
     kept = 0
     blocks = iter(blocks)
     ended = False
-    samples = 0
     while True:
         start = max(0, kept - tiling.context.left)
-        if start > begin:
-            held, begin = held[(start - begin) * ratio :], start
-        waiting = [held]
-        while not ended and sum(map(len, waiting)) < tiling.lookahead * ratio:
+        held.forget(start * ratio)
+        while not ended and held.end < (start + tiling.lookahead) * ratio:
             block = next(blocks, None)
             if block is None:
                 ended = True
             else:
-                samples += len(block)
-                waiting.append(block)
-        held = np.concatenate(waiting) if len(waiting) > 1 else held
-        latents = latent_count(config, samples) if ended else begin + len(held) // ratio
+                held.add(block)
+        latents = latent_count(config, held.end) if ended else held.end // ratio
         if ended and kept >= latents:
             return
         window = tiling.next(kept, latents)
-        values = np.zeros((window.size * ratio, channels), np.float32)
-        part = held[: window.size * ratio]
-        values[: len(part)] = part
+        values = held.samples(window.start * ratio, window.size * ratio)
         yield Cut(window, values, *_extent(window, latents, ended, ratio))
         kept = window.keep_to
+
+
+class _Held:
+    """The blocks of a stream that are still needed.
+
+    Attributes:
+      end: samples that have come.
+    """
+
+    def __init__(self, channels: int):
+        self.end = 0
+        self._channels = channels
+        self._blocks: collections.deque[np.ndarray] = collections.deque()
+        self._begin = 0  # of the first block that is held
+
+    def add(self, block: Float[np.ndarray, "T C"]) -> None:
+        """Takes the next block."""
+        if len(block):
+            self._blocks.append(block)
+            self.end += len(block)
+
+    def forget(self, start: int) -> None:
+        """Drops the blocks that lie before a sample."""
+        while self._blocks and self._begin + len(self._blocks[0]) <= start:
+            self._begin += len(self._blocks.popleft())
+
+    def samples(self, start: int, count: int) -> Float[np.ndarray, "M C"]:
+        """So many samples, with zeros from the end on; a view where one block holds them all."""
+        begin = self._begin
+        if self._blocks and begin <= start and start + count <= begin + len(self._blocks[0]):
+            return self._blocks[0][start - begin : start - begin + count]
+        values = np.zeros((count, self._channels), np.float32)
+        for block in self._blocks:
+            part = block[max(0, start - begin) : max(0, start + count - begin)]
+            to = max(0, begin - start)
+            values[to : to + len(part)] = part
+            begin += len(block)
+        return values
 
 
 def cut_latents(latents: Float[np.ndarray, "N D"], tiling: Tiling) -> Iterator[Cut]:

@@ -18,21 +18,13 @@ from earvae_jax.infer.engine.compiled import CompiledModel
 from earvae_jax.infer.engine.cutting import Cut, cut_audio, cut_latents, latent_count, sample_count
 from earvae_jax.infer.engine.tiling import GPU_OVERHEAD, OVERHEAD, Tiling, sizes_for
 from earvae_jax.infer.latents import Latents
-from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.lengths import latents_of
 from earvae_jax.model.vae import EarVAE
 from earvae_jax.parameters import fingerprint, named_arrays
 from earvae_jax.receptive_field import decoder_context, encoder_context
 from earvae_jax.system.machine import GPUS
-from earvae_jax.targets.devices import memory_of
 
-_GIGABYTE = 1 << 30
 _MOST_READERS = 8
-# Compiled for an H100 and an A100, encoder and decoder hold 3.0 to 5.0 arrays of the widest level at once.
-_ALIVE = 5
-# A window of 1024 latents alone moves as many bytes as one of eight computed together, within one percent:
-# more of them would save nothing, and wait longer for each other.
-_MOST_WINDOWS = 8
 
 
 class Engine:
@@ -44,6 +36,7 @@ class Engine:
       fingerprint: fingerprint of the model's weights.
       name: the model's name, for people to read.
       compiled: encoder, transformer and decoder as compiled functions.
+      batch_size: windows computed together.
       encoder_tiling, decoder_tiling: how a file is cut into windows.
     """
 
@@ -78,13 +71,16 @@ class Engine:
         self.encoder_tiling, self.decoder_tiling = (
             Tiling(window_sizes, context, **costs) for context in contexts
         )
-        windows = self._largest_batch(max(window_sizes)) if batch_size == "auto" else batch_size
-        self._batch_size = BatchSize(windows, len(self.compiled.devices))
-
-    @property
-    def batch_size(self) -> int:
-        """Windows computed together; half of them after a device had no memory for so many."""
-        return self._batch_size.windows
+        on_cpu, count = self.compiled.devices[0].platform == "cpu", len(self.compiled.devices)
+        # A window of 1024 latents alone moves as many bytes on an accelerator as one of eight computed
+        # together, within one percent: more of them would save little and wait longer for each other.
+        in_latents = batch_size == "auto" and not on_cpu
+        self.batch_size = BatchSize(
+            count if batch_size == "auto" else batch_size,
+            count,
+            largest=max(window_sizes) if in_latents else None,
+            few_programs=not on_cpu,
+        )
 
     @property
     def in_flight(self) -> int:
@@ -99,11 +95,12 @@ class Engine:
     @property
     def windows_ahead(self) -> int:
         """Windows read before they are asked for: the next batch of an accelerator, two on a CPU."""
-        return 2 if self.compiled.devices[0].platform == "cpu" else max(2, self.batch_size)
+        on_cpu = self.compiled.devices[0].platform == "cpu"
+        return 2 if on_cpu else max(2, self.batch_size.of(self.encoder_tiling.sizes[-1]))
 
     def batchers(self) -> tuple[Batcher, Batcher]:
         """Fresh batchers for encoder and decoder."""
-        options: dict[str, Any] = {"batch_size": self._batch_size, "in_flight": self.in_flight}
+        options: dict[str, Any] = {"batch_size": self.batch_size, "in_flight": self.in_flight}
         return Batcher(self.compiled.encode, **options), Batcher(self.compiled.decode, **options)
 
     def encoder_windows(self, blocks: Iterable[Float[np.ndarray, "T C"]]) -> Iterator[Cut]:
@@ -161,29 +158,6 @@ class Engine:
             length,
         )
         return dataclasses.replace(latents, samples=length)
-
-    def _largest_batch(self, largest_window: int) -> int:
-        """One window for each CPU device; on an accelerator as many as its memory holds."""
-        devices = self.compiled.devices
-        if devices[0].platform == "cpu":
-            return len(devices)
-        samples = largest_window * self.config.downsampling_ratio
-        return len(devices) * windows_in_memory(
-            self.config,
-            memory_of(devices[0]),
-            samples=samples,
-            activation_bytes=self.compiled.activation_bytes,
-            in_flight=self.in_flight,
-        )
-
-
-def windows_in_memory(
-    config: ModelConfig, memory: int | None, *, samples: int, activation_bytes: int, in_flight: int
-) -> int:
-    """Windows of so many samples that an accelerator computes at once; None: it does not tell."""
-    widest = max(config.encoder.channels, config.decoder.channels)
-    window = _ALIVE * activation_bytes * widest * samples
-    return max(1, min(_MOST_WINDOWS, (memory or 8 * _GIGABYTE) // in_flight // window))
 
 
 def _in_words(name: str, model_fingerprint: str) -> str:

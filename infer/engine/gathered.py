@@ -9,7 +9,8 @@ _ROOM = 1 << 24  # values; malloc keeps no array so large on its heap, so freein
 class Gathered:
     """Collects rows, arriving in any order, in one array, so that joining them needs no second array.
 
-    The array is allocated ahead of need; the system gives it pages only where rows arrive.
+    The array is allocated ahead of need once a second window arrives; the system gives it pages only where
+    rows arrive.
     """
 
     def __init__(self):
@@ -19,14 +20,22 @@ class Gathered:
     def put(self, start: int, rows: Float[np.ndarray, "M D"]) -> None:
         """Stores rows from `start` on."""
         stop = start + len(rows)
-        if self._rows is None:
-            self._rows = np.empty((max(_ROOM // rows.shape[1], stop), rows.shape[1]), rows.dtype)
-        elif stop > len(self._rows):
-            larger = np.empty((max(2 * len(self._rows), stop), rows.shape[1]), rows.dtype)
-            larger[: self._count] = self._rows[: self._count]
-            self._rows = larger
-        self._rows[start:stop] = rows
+        if self._rows is None and start == 0:  # they may remain the only ones
+            self._rows = rows.copy()  # a view would hold the whole batch
+        else:
+            self._make_room(stop, rows)
+            self._rows[start:stop] = rows
         self._count = max(self._count, stop)
+
+    def _make_room(self, stop: int, like: Float[np.ndarray, "M D"]) -> None:
+        room = 0 if self._rows is None else len(self._rows)
+        if stop <= room:
+            return
+        width = like.shape[1]
+        larger = np.empty((max(2 * room, _ROOM // width, stop), width), like.dtype)
+        if self._rows is not None:
+            larger[: self._count] = self._rows[: self._count]
+        self._rows = larger
 
     def take(self) -> Float[np.ndarray, "N D"]:
         """Returns all rows and gives them up."""

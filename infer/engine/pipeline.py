@@ -2,7 +2,7 @@
 
 import itertools
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from absl import logging
 
@@ -27,9 +27,11 @@ class Pipeline:
 
     def run(self, tasks: Iterable[Task]) -> None:
         """Runs all tasks to their end; an exception leaves no half-written file."""
-        ahead = self._engine.windows_ahead
-        readers = min(self._engine.readers, operator.length_hint(tasks, self._engine.readers))
-        events = prefetched(itertools.starmap(self._read, enumerate(tasks)), ahead, threads=readers)
+        in_memory = isinstance(tasks, Sequence) and all(task.in_memory for task in tasks)
+        most = 0 if in_memory else self._engine.readers
+        readers = min(most, operator.length_hint(tasks, most))
+        sources = itertools.starmap(self._read, enumerate(tasks))
+        events = prefetched(sources, self._engine.windows_ahead, threads=readers)
         try:
             for number, task, event in events:
                 if number not in self._active:

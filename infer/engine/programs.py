@@ -5,7 +5,6 @@ import functools
 from collections.abc import Sequence
 from typing import Literal
 
-from earvae_jax.infer.engine.batching import calls_for
 from earvae_jax.infer.engine.engine import Engine
 from earvae_jax.infer.engine.tiling import Tiling
 from earvae_jax.targets.devices import bytes_of_a_device
@@ -35,7 +34,7 @@ def plan(engine: Engine, files: Sequence[int], halves: Sequence[Half], *, subjec
     largest = max(engine.encoder_tiling.sizes)
     growth = Growth(
         "--batch-size",
-        now=engine.batch_size,
+        now=engine.batch_size.of(largest),
         step=len(compiled.devices),
         least=len(compiled.devices),
         programs=lambda count: [window_program(engine, half, count, largest) for half in halves],
@@ -47,11 +46,10 @@ def _calls(engine: Engine, files: Sequence[int], half: Half) -> dict[tuple[int, 
     """The batches of windows of all files: (windows, latents of each), and how many such there are."""
     tiling: Tiling = engine.encoder_tiling if half == "encode" else engine.decoder_tiling
     windows = collections.Counter(window.size for latents in files for window in tiling.plan(latents))
-    options = {"batch_size": engine.batch_size, "multiple": len(engine.compiled.devices)}
     return {
         (count, size): runs
         for size, number in sorted(windows.items(), reverse=True)
-        for count, runs in calls_for(number, **options).items()
+        for count, runs in engine.batch_size.calls(number, size).items()
     }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 
+from earvae_jax.arrays import all_finite
 from earvae_jax.borders import explained
 from earvae_jax.errors import UserError
 from earvae_jax.infer.engine.batching import Batcher
@@ -57,7 +58,7 @@ class Progress:
             self.finished = True
         elif self.end is not None and self.encoded is None:
             self.encoded = self._join(self.end)
-            if not np.isfinite(self.encoded.mean).all():
+            if not all_finite(self.encoded.mean):
                 self._fail(UserError(NOT_FINITE))
                 self.finished = True
         if self.encoded is None or self.finished:
@@ -139,7 +140,7 @@ class Progress:
         def write(blocks: Iterator[np.ndarray]) -> None:
             write_blocks(at_original_rate(blocks, latents, self._engine.sample_rate), latents)
 
-        self._writer = Writer(write)
+        self._writer = Writer(write, at_once=not self.task.in_memory)
         for cut in self._engine.decoder_windows(values):
             if self._writer.error is not None:
                 break  # a full disk does not get better with the next window

@@ -33,6 +33,7 @@ class Task:
       latents: reads latents that exist already; None if `audio` is given.
       keep: receives the latents.
       write: receives the decoded blocks at the original rate, as an iterator, in a thread of its own.
+      in_memory: whether nothing waits for a disk or is resampled, so that a thread would gain nothing.
       latent: "mean", or "sample" with `seed`.
       watch: called after each window with the half that computed it and the latent up to which that half is
         done; what it raises ends the whole run.
@@ -43,6 +44,7 @@ class Task:
     latents: Callable[[], Latents] | None = None
     keep: Callable[[Latents], None] | None = None
     write: Callable[[Iterator[Float[np.ndarray, "T C"]], Latents], None] | None = None
+    in_memory: bool = False
     latent: LatentKind = "mean"
     seed: int = 0
     watch: Callable[[Half, int], None] | None = None

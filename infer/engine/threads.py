@@ -1,6 +1,7 @@
 """Threads that read ahead of the computation and write behind it, and end with it."""
 
 import contextlib
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -18,12 +19,15 @@ class Abandoned(BaseException):
 def prefetched(
     sources: Iterable[Iterable[Item]], depth: int, *, threads: int = 1
 ) -> Generator[Item, None, None]:
-    """Yields the items of all sources; threads make up to `depth` of them ahead.
+    """Yields the items of all sources; threads make up to `depth` of them ahead, and without any none are.
 
     Each thread takes one source after the other, so with one thread everything comes in order. With more, the
     items of a source come in order, between those of others. An exception in a thread is raised here. Closing
     this generator ends the threads.
     """
+    if not threads:
+        yield from itertools.chain.from_iterable(sources)
+        return
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
     stop = threading.Event()
     remaining, one_at_a_time = iter(sources), threading.Lock()
@@ -75,28 +79,44 @@ class Writer(Generic[Item]):
 
     So `write` can be sequential code: it opens its file, loops over the items and closes the file. Its
     exception is kept in `error`.
+
+    Args:
+      at_once: whether the thread starts now; otherwise it starts at the second item, and without one there is
+        no thread: `finish` calls `write`.
     """
 
-    def __init__(self, write: Callable[[Iterator[Item]], None], *, depth: int = 4):
+    def __init__(self, write: Callable[[Iterator[Item]], None], *, depth: int = 4, at_once: bool = True):
         self.error: BaseException | None = None
-        self._items: queue.Queue[Any] = queue.Queue(depth)
+        self._items: queue.Queue[Any] = queue.Queue(max(2, depth))  # without a thread, an item and the end
         self._write = write
-        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if at_once:
+            self._start()
 
     def put(self, item: Item) -> None:
         """Hands over an item; waits while the writer is behind. A failed writer discards it."""
+        if self._thread is None and not self._items.empty():
+            self._start()
         self._items.put(item)
 
     def finish(self) -> None:
         """Says that no more items come, and waits for the writer."""
-        self._items.put(_END)
-        self._thread.join()
+        self._end(_END)
 
     def abandon(self) -> None:
         """Ends the writer with an exception, so that it leaves nothing behind."""
-        self._items.put(Abandoned())
-        self._thread.join()
+        self._end(Abandoned())
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+        self._thread.start()
+
+    def _end(self, last: Any) -> None:
+        self._items.put(last)
+        if self._thread is None:
+            self._work()
+        else:
+            self._thread.join()
 
     def _work(self) -> None:
         items = self._iterate()

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from earvae_jax.arrays import full_scale, host_array, is_floating
+from earvae_jax.arrays import all_finite, full_scale, host_array, is_floating
 from earvae_jax.audio.reader import AudioReader
 from earvae_jax.errors import UserError
 from earvae_jax.infer.engine.task import Reader
 from earvae_jax.system.addresses import address
 
 _BLOCK = 1 << 20  # samples checked at a time, so that an hour of int16 is never held as floats
+_LONG_BLOCK = 1 << 22  # samples read at once where nothing is converted: a window that lies within is a view
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +31,14 @@ class AudioInput:
       name: the file's name, "" for an array.
       shown: how an error message about it begins.
       flat: whether it has one dimension, [T].
+      array_rate: rate of an array in Hz; None for a file.
     """
 
     open: Callable[[], AbstractContextManager[Reader]]
     name: str = ""
     shown: str = ""
     flat: bool = False
+    array_rate: int | None = None
 
 
 def audio_input(given: Any, *, channels: int, default_rate: int, sample_rate: Any = None) -> AudioInput:
@@ -62,7 +65,8 @@ def audio_input(given: Any, *, channels: int, default_rate: int, sample_rate: An
     _check_finite(array)
     flat = array.ndim == 1
     array = array[:, None] if flat else array
-    return AudioInput(lambda: _ArrayReader(array, rate or default_rate), flat=flat)
+    rate = rate or default_rate
+    return AudioInput(lambda: _ArrayReader(array, rate), flat=flat, array_rate=rate)
 
 
 def local_path(given: str | os.PathLike, what: str) -> Path:
@@ -111,9 +115,9 @@ def _check_finite(array: np.ndarray) -> None:
         return
     count = 0
     for start in range(0, len(array), _BLOCK):
-        finite = np.isfinite(to_amplitudes(array[start : start + _BLOCK]))
-        if not finite.all():  # to ask is quicker than to count
-            count += finite.size - np.count_nonzero(finite)
+        amplitudes = to_amplitudes(array[start : start + _BLOCK])
+        if not all_finite(amplitudes):
+            count += np.count_nonzero(~np.isfinite(amplitudes))
     if count:
         raise UserError(f"audio holds {count} NaN or infinite samples")
 
@@ -151,5 +155,7 @@ class _ArrayReader:
         pass
 
     def blocks(self, size: int) -> Iterator[Float[np.ndarray, "T C"]]:
+        if self._audio.dtype == np.float32:
+            size = max(size, _LONG_BLOCK)
         for start in range(0, len(self._audio), size):
             yield to_amplitudes(self._audio[start : start + size])

@@ -311,6 +311,13 @@ def test_pcm_is_converted_a_block_at_a_time():
         assert [block.shape for block in reader.blocks(400)] == [(400, 2), (400, 2), (200, 2)]
 
 
+def test_float32_is_read_as_it_lies():
+    array = np.zeros((1000, 2), np.float32)
+    with audio_input(array, channels=2, default_rate=RATE).open() as reader:
+        (block,) = reader.blocks(400)
+    assert np.shares_memory(block, array)
+
+
 @pytest.fixture(scope="module")
 def model():
     return small_models.model(small_models.KINDS[KIND])

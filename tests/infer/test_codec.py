@@ -62,6 +62,7 @@ def test_what_comes_back_is_the_callers(samples):
 
 
 def test_a_thread_reads_each_input_and_no_more(monkeypatch):
+    """What is in memory needs none, unless it is resampled."""
     asked = []
 
     def noted(sources, depth, *, threads):
@@ -70,9 +71,14 @@ def test_a_thread_reads_each_input_and_no_more(monkeypatch):
 
     monkeypatch.setattr(pipeline, "prefetched", noted)
     monkeypatch.setattr(Engine, "readers", 8)
-    codec().encode(noise(100))
-    assert len(codec().encode([noise(100)] * 3)) == 3 and codec().encode([]) == []
+    rate = 2 * codec().sample_rate
+    codec().encode(noise(100), sample_rate=rate)
+    assert len(codec().encode([noise(100)] * 3, sample_rate=rate)) == 3 and codec().encode([]) == []
     assert asked == [1, 3, 0]
+    latents = codec().encode(noise(100))
+    codec().decode([latents, latents])
+    codec().reconstruct(noise(100))
+    assert asked[3:] == [0, 0, 0]
 
 
 @settings(deadline=None)

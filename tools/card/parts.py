@@ -5,13 +5,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.card.sizes import CONFIG, DIFFUSERS_CONFIG, RECIPE, model_config, model_values, recipe_overrides
+from tools.card.sizes import CONFIG, DIFFUSERS_CONFIG, RECIPE, model_config, recipe_overrides
 
 DTYPES = ("bfloat16", "float32", "tf32")
 # One window for all contenders, and a full one, what a long file is made of: nothing beyond its end counts.
 BENCHMARK_SECONDS = 23.77
-_WINDOW = 1024  # latents
-_WINDOW_SECONDS = 22.5  # that such a window keeps
+_LONG_SECONDS = 8 * 22.5  # of music: what eight such windows keep, where computing overlaps all else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +19,6 @@ class Place:
 
     work: Path  # what the parts make and share
     small: bool
-    memory: int | None = None  # bytes that JAX hands out on a device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,25 +42,22 @@ def _measured(name: str, title: str, limit: float, least: float) -> Part:
 
 
 def _benchmark(
-    dtype: str, *, batch: str = "1", compiled: bool = False, diffusers: bool = False, limit: float = 90.0
+    dtype: str, *, long: bool = False, compiled: bool = False, diffusers: bool = False, limit: float = 90.0
 ) -> Part:
     def words(place: Place, output: Path) -> list[str]:
-        seconds: float = (
-            BENCHMARK_SECONDS if batch == "1" else _seconds_of_automatic_batch(dtype, place.memory)
-        )
+        seconds = _LONG_SECONDS if long else BENCHMARK_SECONDS
         name = DIFFUSERS_CONFIG if diffusers else CONFIG
         made = [sys.executable, "-m", "earvae_jax", "benchmark", "--json", str(output), "--dtype", dtype]
         made += ["--config", model_config(name, place.work, small=place.small)]
         made += ["--seconds", str(1.5 if place.small else seconds)]
         made += ["--repeats", "1" if place.small else "3"]
-        made += ["--batch-size", "1"] if batch == "1" else []
         made += [] if compiled and not place.small else ["--skip-compile"]
         return made + (["--with-diffusers"] if diffusers else [])
 
     what = ("diffusers-" if diffusers else "benchmark-") + dtype
-    name = what + ("" if batch == "1" else "-batch") + ("-compile" if compiled else "")
+    name = what + ("-long" if long else "") + ("-compile" if compiled else "")
     title = f"codec against torch{' and diffusers' if diffusers else ''}, {dtype}"
-    title += ", batch 1" if batch == "1" else ", automatic batch"
+    title += ", a long file" if long else ", one window"
     title += ", with torch.compile" if compiled else ""
     # Without torch the first benchmark of a format says it all.
     needs = ("torch", "diffusers") if diffusers else ("torch",) if name.endswith("-compile") else ()
@@ -88,23 +83,6 @@ def _training(dtype: str, limit: float) -> Part:
     return Part(f"training-{dtype}", f"training step against torch, {dtype}", words, limit, least=60.0)
 
 
-def _seconds_of_automatic_batch(dtype: str, memory: int | None) -> float:
-    """So many that they fill one batch of windows."""
-    # Here, since what is missing is named before anything needs it.
-    from earvae_jax.infer.engine.engine import windows_in_memory
-    from earvae_jax.model.config import ModelConfig
-
-    config = ModelConfig.from_dict(model_values(CONFIG, small=False))
-    windows = windows_in_memory(
-        config,
-        memory,
-        samples=_WINDOW * config.downsampling_ratio,
-        activation_bytes=2 if dtype == "bfloat16" else 4,
-        in_flight=2,
-    )
-    return _WINDOW_SECONDS * windows
-
-
 MACHINE = _measured("machine", "the machine", 60, 5)
 PARTS = (
     _measured("parity", "the codec against float64", 120, 30),
@@ -115,18 +93,18 @@ PARTS = (
     _benchmark("float32"),
     _measured("roofline", "encoder and decoder on the card alone", 150, 40),
     _benchmark("bfloat16", compiled=True, limit=240),
+    _benchmark("bfloat16", long=True),
     _training("bfloat16", 400),
     _measured("song", "a song from file to file", 100, 30),
     _measured("start", "the second start", 80, 30),
     _measured("step", "one training step against the CPU's", 180, 60),
     _benchmark("tf32"),
-    _benchmark("bfloat16", batch="auto"),
-    _benchmark("float32", batch="auto"),
-    _benchmark("tf32", batch="auto"),
+    _benchmark("float32", long=True),
+    _benchmark("tf32", long=True),
     _benchmark("float32", compiled=True, limit=180),
     _benchmark("tf32", compiled=True, limit=180),
     _benchmark("bfloat16", diffusers=True, limit=120),
     _benchmark("float32", diffusers=True, limit=120),
-    _benchmark("bfloat16", batch="auto", diffusers=True, limit=120),
+    _benchmark("bfloat16", long=True, diffusers=True, limit=120),
     _training("float32", 400),
 )

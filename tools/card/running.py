@@ -87,7 +87,6 @@ class Runner:
             )
         self._where |= {"device": about["device"], **about["versions"]}
         self._without = about["without"]
-        self._place = dataclasses.replace(self._place, memory=about["memory"])
         return outcome
 
     def take(self, part: Part, *, again: bool) -> Outcome:

@@ -111,8 +111,7 @@ def _benchmarks(results: Results) -> list[str]:
     for name, result in results.items():
         if not name.startswith(("benchmark-", "diffusers-")):
             continue
-        batch = "automatic" if name.endswith("-batch") else "1"
-        about = [result["model"], result["dtype"], batch, f"{result['audio_seconds']:.0f}"]
+        about = [result["model"], result["dtype"], f"{result['audio_seconds']:.0f}"]
         ours = {row["stage"]: row["median"] for row in result["rows"] if row["contender"] == "earvae-jax"}
         for row in result["rows"]:
             memory = result["device_memory"].get(row["contender"])
@@ -131,7 +130,7 @@ def _benchmarks(results: Results) -> list[str]:
         notes += [f"{name}: {who} is left out: {why}" for who, why in result["left_out"].items()]
     if not rows:
         return []
-    heads = ("model", "numbers", "batch", "audio s", "stage", "contender", "median s (range)", "× real time")
+    heads = ("model", "numbers", "audio s", "stage", "contender", "median s (range)", "× real time")
     return [*_table((*heads, "time / ours", "compile s", "GB"), rows), *([""] if notes else []), *notes]
 
 

@@ -116,10 +116,22 @@ def test_every_device_keeps_its_share(windows, devices, half):
     error = RuntimeError(NO_MEMORY)
     if half is None:
         with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
-            size.halve(error, windows)
+            size.halve(error, windows, 64)
     else:
-        size.halve(error, windows)
-        assert size.windows == half and half % devices == 0
+        size.halve(error, windows, 64)
+        assert size.of(64) == size.of(1024) == half and half % devices == 0
+
+
+def test_half_of_a_batch_of_small_windows(caplog):
+    """They are halved, and no batch of larger windows becomes larger than it was; no flag is advised."""
+    size = BatchSize(2, 2, largest=1024)
+    assert (size.of(1024), size.of(256), size.of(64)) == (2, 8, 32)
+    size.halve(RuntimeError(NO_MEMORY), 8, 256)
+    assert (size.of(1024), size.of(256), size.of(64)) == (2, 4, 16)
+    assert "out of memory with 8 windows at a time: going on with 4" in caplog.text
+    assert "--batch-size" not in caplog.text
+    with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+        size.halve(RuntimeError(NO_MEMORY), 4, 256)
 
 
 def values_of(path: Path) -> np.ndarray:
@@ -177,4 +189,4 @@ def test_a_codec_remembers(monkeypatch):
     audio = np.zeros((codec.config.downsampling_ratio * 300, 2), np.float32)
     for _ in range(2):
         codec.encode(audio)
-    assert sizes.count(4) == 1 and codec.engine.batch_size == 2
+    assert sizes.count(4) == 1 and codec.engine.batch_size.of(64) == 2

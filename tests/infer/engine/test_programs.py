@@ -8,6 +8,7 @@ import pytest
 import small_models
 
 from earvae_jax.infer.codec import Codec
+from earvae_jax.infer.engine.batching import BatchSize
 from earvae_jax.infer.engine.programs import plan
 from earvae_jax.model.config import TransformerConfig
 from earvae_jax.targets.devices import bytes_of_a_device
@@ -16,14 +17,19 @@ from earvae_jax.targets.reading import read
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 RATIO = 4
+ON_ACCELERATOR = "as on an accelerator"
 MODEL = small_models.config((2, 2), latent_dim=32, transformer=TransformerConfig(depth=2, dim_heads=32))
 
 
-@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 3, 4])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 3, 4, ON_ACCELERATOR])
 @pytest.mark.parametrize("latents", [(10,), (70, 300, 40), (129, 1, 128, 2500, 64, 64, 64)])
 def test_what_is_named_is_what_runs(batch_size, latents, monkeypatch):
-    codec = Codec(small_models.model(MODEL), batch_size=batch_size)
+    codec = Codec(
+        small_models.model(MODEL), batch_size=1 if batch_size == "as on an accelerator" else batch_size
+    )
     engine = codec.engine
+    if batch_size == "as on an accelerator":
+        engine.batch_size = BatchSize(1, largest=256, few_programs=True)
     ran: collections.Counter = collections.Counter()
 
     def noted(name, run):

@@ -82,6 +82,50 @@ def test_an_error_in_one_of_several_threads_is_raised_and_ends_the_others():
         list(prefetched([itertools.count(), broken()], 1, threads=2))
 
 
+def test_without_threads_everything_comes_in_order_when_it_is_asked_for():
+    asked = []
+
+    def items(first):
+        for number in range(first, first + 3):
+            asked.append(number)
+            yield number
+
+    taken = prefetched(map(items, (0, 10)), 4, threads=0)
+    assert [next(taken), next(taken)] == asked == [0, 1]
+    assert list(taken) == [2, 10, 11, 12]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 9])
+def test_a_writer_that_waits_for_a_second_item(count):
+    """It writes a single item where `finish` is called."""
+    written, where = [], []
+
+    def write(items):
+        written.extend(items)
+        where.append(threading.current_thread())
+
+    writer = Writer(write, depth=1, at_once=False)
+    for number in range(count):
+        writer.put(number)
+    writer.finish()
+    assert written == list(range(count)) and writer.error is None
+    assert (where == [threading.main_thread()]) == (count < 2)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_such_a_writer_can_fail_and_be_abandoned(count):
+    writer = Writer(list, at_once=False)
+    for number in range(count):
+        writer.put(number)
+    writer.abandon()
+    assert isinstance(writer.error, Abandoned)
+    writer = Writer(lambda items: 1 / 0, depth=2, at_once=False)
+    for number in range(count):
+        writer.put(number)
+    writer.finish()
+    assert isinstance(writer.error, ZeroDivisionError)
+
+
 def test_writer_takes_everything_in_order():
     written = []
     writer = Writer(lambda items: written.extend(items), depth=1)

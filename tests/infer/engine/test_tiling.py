@@ -221,6 +221,42 @@ def test_every_model_has_windows_of_its_own(kind):
         assert all(larger % smaller == 0 for smaller, larger in itertools.pairwise(tiling.sizes))
 
 
+@given(
+    windows=st.integers(1, 100),
+    devices=st.integers(1, 4),
+    size=st.sampled_from([64, 256, 1024]),
+    in_latents=st.booleans(),
+    few=st.booleans(),
+)
+def test_batches_hold_all_windows(windows, devices, size, in_latents, few):
+    """Each is a multiple of the devices and none is larger than a full one; few programs are at most two."""
+    options = {"largest": 1024 if in_latents else None, "few_programs": few}
+    batch_size = BatchSize(2 * devices, devices, **options)
+    full = batch_size.of(size)
+    assert full == 2 * devices * (1024 // size if in_latents else 1)
+    calls = batch_size.calls(windows, size)
+    assert all(count % devices == 0 and count <= full for count in calls)
+    spare = sum(count * runs for count, runs in calls.items()) - windows
+    assert 0 <= spare < full
+    if few:
+        assert set(calls) <= {devices, full}
+
+
+@given(samples=st.integers(1, 5000), block=st.integers(1, 5000))
+def test_audio_is_cut_where_it_stands(samples, block):
+    """Blocks of any length, some empty; what lies within one block is a view of it."""
+    config = small_models.KINDS["even strides"]
+    audio = np.arange(2 * samples, dtype=np.float32).reshape(-1, 2)
+    blocks = [audio[start : start + block] for start in range(0, samples, block)]
+    for cut in cut_audio([audio[:0], *blocks, audio[:0]], config, Tiling((64, 16), Reach(2, 2))):
+        start = cut.window.start * config.downsampling_ratio
+        part = audio[start : start + len(cut.values)]
+        np.testing.assert_array_equal(cut.values[: len(part)], part)
+        assert not cut.values[len(part) :].any()
+        if len(part) == len(cut.values) and start // block == (start + len(part) - 1) // block:
+            assert np.shares_memory(cut.values, audio)
+
+
 def test_full_batches_are_not_padded():
     counts = []
 

@@ -25,6 +25,7 @@ _SIDE, _SMALL_SIDE = 8192, 512  # of the matrices
 _NUMBERS, _SMALL_NUMBERS = 1 << 27, 1 << 22  # in the array
 _WINDOW, _SMALL_WINDOW = 1024, 64  # latents
 _SHORTER = (4, 16)  # times, windows whose cost besides their latents shows
+_SEVERAL = 4  # windows in one program, against programs of one
 # What a card might be faster with; "auto" is what the commands take today.
 _WAYS = (("bfloat16", ("auto", "cudnn", "fused")), ("float32", ("auto",)), ("tf32", ("auto",)))
 _LAST_BEGUN = 100.0  # seconds after which no further row begins: those that are done would be lost
@@ -74,7 +75,7 @@ def _rows(
     shapes = [(devices, longest)]
     if (dtype, formulation) == ("bfloat16", "auto"):
         shapes += [(devices, longest // times) for times in _SHORTER]
-        shapes += [(engine.batch_size, longest)] if engine.batch_size > devices else []
+        shapes.append((_SEVERAL * devices, longest))
     rows = []
     for batch, window in shapes:
         row: dict[str, Any] = {"dtype": dtype, "formulation": formulation, "batch": batch, "latents": window}
