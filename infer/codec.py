@@ -216,13 +216,8 @@ def _gathering(keep: Callable[[np.ndarray], None]) -> Callable[[Iterator[np.ndar
     """A writer that joins all decoded blocks, at least one sample, and passes the array to `keep`."""
 
     def write(blocks: Iterator[np.ndarray], latents: Latents) -> None:
-        whole, written = None, 0
-        for block in filter(len, blocks):
-            if len(block) == latents.samples:  # it is the only one
-                whole = block
-                continue
-            if whole is None:
-                whole = np.empty((latents.samples, latents.channels), np.float32)
+        whole, written = np.empty((latents.samples, latents.channels), np.float32), 0
+        for block in blocks:
             whole[written : written + len(block)] = block
             written += len(block)
         keep(whole)

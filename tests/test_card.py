@@ -250,6 +250,10 @@ def results():
         },
         "benchmark-bfloat16": benchmark("m", "bfloat16", {"earvae-jax": 0.01}),
         "benchmark-bfloat16-compile": benchmark("m", "bfloat16", {"earvae-jax": 0.01, "torch.compile": 0.03}),
+        "calls": {
+            "latents": 1024,
+            "rows": [{"call": "encode", "median": 0.011, "fastest": 0.01, "slowest": 0.0125}],
+        },
         "benchmark-float32": benchmark("m", "float32", {"earvae-jax": 0.02, "torch eager": 0.13}),
         "benchmark-tf32-long": benchmark("m", "tf32", {"earvae-jax": 1}, left_out={"torch": "it is missing"}),
         "roofline": {
@@ -293,6 +297,7 @@ def test_the_tables_hold_everything():
         "| m | bfloat16 | 20 | round trip | torch.compile | 0.0300 (0.0300–0.0300) | 667 | 3.00 | 1.0 |",
         "| m | tf32 | 20 |",
         "benchmark-tf32-long: torch is left out: it is missing",
+        "| encode | 11.00 | 10.00 | 12.50 |",
         "Matrix peak in TFLOP/s: bfloat16 790.0. Bandwidth: 3.00 TB/s.",
         "| bfloat16 | auto | 6 | 1024 | encode | 250.00 | 25% | 9.0 | 1% |",
         "failed: too wide",
@@ -322,7 +327,7 @@ def test_targets_that_are_missed_or_unknown():
 
 def test_nothing_done_has_tables_too():
     page = tables.page(MACHINE, [Outcome("parity", "x", NOT_RUN, reason="0 s were left")])
-    assert page.count("Not measured.") == 7 and "0 s were left" in page
+    assert page.count("Not measured.") == 8 and "0 s were left" in page
 
 
 def run_small(folder: Path, *names: str) -> dict[str, Outcome]:
@@ -346,9 +351,10 @@ def run_small(folder: Path, *names: str) -> dict[str, Outcome]:
 
 
 def test_small_parts(tmp_path):
-    found = run_small(tmp_path, "fused", "tails")
+    found = run_small(tmp_path, "fused", "tails", "calls")
     rows = found["fused"].result["rows"]
     assert found["fused"].result["interpreted"] and {row["dtype"] for row in rows} == {"bfloat16", "float32"}
+    assert {"round trip", "audio to the card"} < {row["call"] for row in found["calls"].result["rows"]}
     assert found["tails"].result["interpreted"] and found["tails"].result["rows"][0]["used"]
 
 
@@ -372,7 +378,9 @@ def test_the_other_small_parts(tmp_path):
     }
     assert all("this is a CPU" in row["failed"] for row in rows if "failed" in row)
     page = (tmp_path / "tables.md").read_text()
-    assert page.count("Not measured.") == 3  # the fused units, tails and training, which other tests run
+    assert (
+        page.count("Not measured.") == 4
+    )  # those of parts that other tests run
 
 
 TRACE = """

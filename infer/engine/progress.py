@@ -151,7 +151,7 @@ class Progress:
         self.waiting -= 1
         window, ratio = cut.window, self._engine.config.downsampling_ratio
         kept = audio[(window.keep_from - window.start) * ratio : (window.keep_to - window.start) * ratio]
-        self._decoded[window.keep_from] = (kept.copy(), window.keep_to)
+        self._decoded[window.keep_from] = (kept, window.keep_to)
         while self._written_to in self._decoded:
             block, self._written_to = self._decoded.pop(self._written_to)
             assert self._writer is not None  # it was there before the first window

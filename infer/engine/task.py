@@ -32,7 +32,8 @@ class Task:
       audio: opens the audio to encode; None if `latents` is given.
       latents: reads latents that exist already; None if `audio` is given.
       keep: receives the latents.
-      write: receives the decoded blocks at the original rate, as an iterator, in a thread of its own.
+      write: receives the decoded blocks at the original rate, as an iterator, in a thread of its own; they
+        are not its to change.
       in_memory: whether nothing waits for a disk or is resampled, so that a thread would gain nothing.
       latent: "mean", or "sample" with `seed`.
       watch: called after each window with the half that computed it and the latent up to which that half is

@@ -22,6 +22,7 @@ def page(machine: Mapping[str, Any], outcomes: Sequence[Outcome], *, small: bool
         ("Fused residual units", _fused(results)),
         ("Tails of residual units", _tails(results)),
         ("Encode and decode", _benchmarks(results)),
+        ("A call of the codec", _calls(results)),
         ("On the card alone", _roofline(results)),
         ("A training step", _training(results)),
         ("A song, and the second start", _song(results)),
@@ -132,6 +133,16 @@ def _benchmarks(results: Results) -> list[str]:
         return []
     heads = ("model", "numbers", "audio s", "stage", "contender", "median s (range)", "× real time")
     return [*_table((*heads, "time / ours", "compile s", "GB"), rows), *([""] if notes else []), *notes]
+
+
+def _calls(results: Results) -> list[str]:
+    found = results.get("calls", {})
+    rows = [
+        [row["call"], *(f"{1000 * row[key]:.2f}" for key in ("median", "fastest", "slowest"))]
+        for row in found.get("rows", ())
+    ]
+    heads = (f"bfloat16, {found['latents']} latents", "median ms", "fastest", "slowest") if rows else ()
+    return _table(heads, rows) if rows else []
 
 
 def _roofline(results: Results) -> list[str]:
