@@ -378,9 +378,7 @@ def test_the_other_small_parts(tmp_path):
     }
     assert all("this is a CPU" in row["failed"] for row in rows if "failed" in row)
     page = (tmp_path / "tables.md").read_text()
-    assert (
-        page.count("Not measured.") == 4
-    )  # those of parts that other tests run
+    assert page.count("Not measured.") == 4  # those of parts that other tests run
 
 
 TRACE = """

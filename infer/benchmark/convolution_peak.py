@@ -4,13 +4,15 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 
 from earvae_jax.model.config import ModelConfig
 from earvae_jax.model.layers import conv1d
 from earvae_jax.model.oobleck import RESIDUAL_WIDTH
 
-_ELEMENTS = 1 << 20  # in the input of a measured convolution: several milliseconds of work at any width
+# In the input of a measured convolution, and how often it runs for one waiting: milliseconds of work at any
+# width. A GPU would take longer to start and to answer than for a CPU's million.
+_ELEMENTS, _RUNS = 1 << 20, 1
+_ELEMENTS_ON_ACCELERATOR, _RUNS_ON_ACCELERATOR = 1 << 26, 8
 
 
 def convolutions(config: ModelConfig, dtype: str, precision: str | None) -> dict[str, tuple[Callable, float]]:
@@ -45,9 +47,19 @@ def _levels(widths: Sequence[int], strides: Sequence[int], steps: int) -> int:
 
 
 def _convolution(width: int, dtype: str, precision: str | None) -> tuple[Callable, float]:
-    steps = max(1024, _ELEMENTS // width)
-    x = jnp.ones((1, steps, width), dtype)
-    kernel = jnp.ones((RESIDUAL_WIDTH, width, width), dtype)
+    on_cpu = jax.default_backend() == "cpu"
+    elements, runs = (_ELEMENTS, _RUNS) if on_cpu else (_ELEMENTS_ON_ACCELERATOR, _RUNS_ON_ACCELERATOR)
+    steps = max(1024, elements // width)
+    keys = jax.random.split(jax.random.key(0))
+    # Not of equal numbers, which a GPU multiplies faster.
+    x = jax.random.normal(keys[0], (1, steps, width)).astype(dtype)
+    kernel = jax.random.normal(keys[1], (RESIDUAL_WIDTH, width, width)).astype(dtype)
     with jax.default_matmul_precision(precision):
         program = jax.jit(functools.partial(conv1d, padding=RESIDUAL_WIDTH // 2)).lower(x, kernel).compile()
-    return lambda: jax.block_until_ready(program(x, kernel)), 2.0 * RESIDUAL_WIDTH * width**2 * steps
+
+    def call() -> jax.Array:
+        for _ in range(runs):
+            result = program(x, kernel)
+        return jax.block_until_ready(result)
+
+    return call, 2.0 * runs * RESIDUAL_WIDTH * width**2 * steps

@@ -147,7 +147,7 @@ def test_windows_of_the_codec_are_computed_together(monkeypatch):
         batch_size=3,
     )  # fmt: skip
     codec = inspect.getclosurevars(contender.stages["encode"]).nonlocals["codec"]
-    assert codec.engine.batch_size == 3
+    assert codec.engine.batch_size.of(1024) == codec.engine.batch_size.of(64) == 3
 
 
 def test_diffusers_is_a_contender(monkeypatch):
