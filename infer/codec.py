@@ -37,8 +37,8 @@ class Codec:
       model: an `EarVAE`.
       sample_rate: the model's rate in Hz; required if its config has none.
       dtype: "float32" (exact), "tf32" (float32, products rounded on NVIDIA GPUs) or "bfloat16".
-      batch_size: windows computed together. "auto" takes one for each CPU device, or as many as the memory
-        of an accelerator holds.
+      batch_size: windows computed together. "auto" takes one for each device, on an accelerator as many
+        latents in shorter ones.
       devices: the devices to use; default: all local ones.
       window_sizes: sizes of the windows to choose from, in latents.
       model_fingerprint: the checkpoint's fingerprint, if known; else it is computed.

@@ -11,6 +11,9 @@ if TYPE_CHECKING:  # the command line must not wait for JAX
 
     from earvae_jax.infer.codec import Codec
 
+_COMPILING = (
+    "programs that the cache does not have compile first, for up to a minute each; the next start finds them"
+)
 _DEMO_MODEL = (
     "no --checkpoint given: using the bundled demo model, which is small and was trained for a few hours. "
     "For real quality fetch the published weights: --checkpoint ear-vae-44k (earvae models lists others)"
@@ -78,11 +81,15 @@ def join_processes(arguments: argparse.Namespace) -> tuple[int, int]:
 def open_codec(arguments: argparse.Namespace) -> "Codec":
     """The codec that the flags describe."""
     import jax
+    from absl import logging
 
     from earvae_jax.system.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache(arguments.compilation_cache)
-    return codec_on(jax.local_devices(), arguments)
+    devices = jax.local_devices()
+    if devices[0].platform != "cpu":
+        logging.info("%s", _COMPILING)
+    return codec_on(devices, arguments)
 
 
 def codec_on(devices: "Sequence[jax.Device]", arguments: argparse.Namespace) -> "Codec":
