@@ -23,19 +23,19 @@ class Gathered:
         if self._rows is None and start == 0:  # they may remain the only ones
             self._rows = rows.copy()  # a view would hold the whole batch
         else:
-            self._make_room(stop, rows)
+            self._rows = self._with_room(stop, rows)
             self._rows[start:stop] = rows
         self._count = max(self._count, stop)
 
-    def _make_room(self, stop: int, like: Float[np.ndarray, "M D"]) -> None:
+    def _with_room(self, stop: int, like: Float[np.ndarray, "M D"]) -> Float[np.ndarray, "R D"]:
         room = 0 if self._rows is None else len(self._rows)
-        if stop <= room:
-            return
+        if self._rows is not None and stop <= room:
+            return self._rows
         width = like.shape[1]
         larger = np.empty((max(2 * room, _ROOM // width, stop), width), like.dtype)
         if self._rows is not None:
             larger[: self._count] = self._rows[: self._count]
-        self._rows = larger
+        return larger
 
     def take(self) -> Float[np.ndarray, "N D"]:
         """Returns all rows and gives them up."""

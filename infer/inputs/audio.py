@@ -117,7 +117,7 @@ def _check_finite(array: np.ndarray) -> None:
     for start in range(0, len(array), _BLOCK):
         amplitudes = to_amplitudes(array[start : start + _BLOCK])
         if not all_finite(amplitudes):
-            count += np.count_nonzero(~np.isfinite(amplitudes))
+            count += int(np.count_nonzero(~np.isfinite(amplitudes)))
     if count:
         raise UserError(f"audio holds {count} NaN or infinite samples")
 
