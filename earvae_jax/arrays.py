@@ -47,16 +47,6 @@ def is_floating(dtype: np.dtype) -> bool:
     return jax.dtypes.issubdtype(dtype, np.floating)
 
 
-def all_finite(values: np.ndarray) -> bool:
-    """Whether no value is NaN or infinite.
-
-    The sum of their squares is taken twice as fast as each is looked at, and tells unless it overflows.
-    """
-    flat = values.reshape(-1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(np.dot(flat, flat)) or np.isfinite(flat).all())
-
-
 def full_scale(dtype: np.dtype) -> int:
     """Full scale of integer PCM, 2^(bits − 1): it stands for 1, in unsigned PCM for 0.
 

@@ -11,9 +11,7 @@ if TYPE_CHECKING:  # the command line must not wait for JAX
 
     from earvae_jax.infer.codec import Codec
 
-_COMPILING = (
-    "programs that the cache does not have compile first, for up to a minute each; the next start finds them"
-)
+_COMPILING = "programs that are not in the cache yet compile first, which can take minutes"
 _DEMO_MODEL = (
     "no --checkpoint given: using the bundled demo model, which is small and was trained for a few hours. "
     "For real quality fetch the published weights: --checkpoint ear-vae-44k (earvae models lists others)"

@@ -8,7 +8,6 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 
-from earvae_jax.arrays import all_finite
 from earvae_jax.borders import explained
 from earvae_jax.errors import UserError
 from earvae_jax.infer.engine.batching import Batcher
@@ -58,7 +57,7 @@ class Progress:
             self.finished = True
         elif self.end is not None and self.encoded is None:
             self.encoded = self._join(self.end)
-            if not all_finite(self.encoded.mean):
+            if not np.isfinite(self.encoded.mean).all():
                 self._fail(UserError(NOT_FINITE))
                 self.finished = True
         if self.encoded is None or self.finished:

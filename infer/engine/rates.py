@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from jaxtyping import Float
 
-from earvae_jax.arrays import all_finite
 from earvae_jax.audio.channels import to_channels
 from earvae_jax.audio.resampling import Resampler, resampled_length
 from earvae_jax.errors import UserError
@@ -62,7 +61,7 @@ def at_original_rate(
     resampler = Resampler(sample_rate, latents.sample_rate, latents.channels)
     written = 0
     for block in blocks:
-        if not all_finite(block):
+        if not np.isfinite(block).all():
             raise UserError(NOT_FINITE)
         block = to_channels(block[:left], latents.channels)
         left -= len(block)

@@ -34,7 +34,8 @@ class Task:
       keep: receives the latents.
       write: receives the decoded blocks at the original rate, as an iterator, in a thread of its own; they
         are not its to change.
-      in_memory: whether nothing waits for a disk or is resampled, so that a thread would gain nothing.
+      in_memory: whether neither reading nor writing waits for a disk, and reading resamples nothing: a thread
+        gains nothing before there is a second block to write.
       latent: "mean", or "sample" with `seed`.
       watch: called after each window with the half that computed it and the latent up to which that half is
         done; what it raises ends the whole run.

@@ -19,11 +19,11 @@ class Abandoned(BaseException):
 def prefetched(
     sources: Iterable[Iterable[Item]], depth: int, *, threads: int = 1
 ) -> Generator[Item, None, None]:
-    """Yields the items of all sources; threads make up to `depth` of them ahead, and without any none are.
+    """Yields the items of all sources; threads make up to `depth` of them ahead.
 
     Each thread takes one source after the other, so with one thread everything comes in order. With more, the
-    items of a source come in order, between those of others. An exception in a thread is raised here. Closing
-    this generator ends the threads.
+    items of a source come in order, between those of others. Without any each item is made when it is asked
+    for. An exception in a thread is raised here. Closing this generator ends the threads.
     """
     if not threads:
         yield from itertools.chain.from_iterable(sources)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from earvae_jax.arrays import all_finite, full_scale, host_array, is_floating
+from earvae_jax.arrays import full_scale, host_array, is_floating
 from earvae_jax.audio.reader import AudioReader
 from earvae_jax.errors import UserError
 from earvae_jax.infer.engine.task import Reader
@@ -115,9 +115,9 @@ def _check_finite(array: np.ndarray) -> None:
         return
     count = 0
     for start in range(0, len(array), _BLOCK):
-        amplitudes = to_amplitudes(array[start : start + _BLOCK])
-        if not all_finite(amplitudes):
-            count += int(np.count_nonzero(~np.isfinite(amplitudes)))
+        finite = np.isfinite(to_amplitudes(array[start : start + _BLOCK]))
+        if not finite.all():  # to ask is quicker than to count
+            count += finite.size - np.count_nonzero(finite)
     if count:
         raise UserError(f"audio holds {count} NaN or infinite samples")
 

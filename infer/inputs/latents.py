@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from earvae_jax.arrays import all_finite, host_array, is_floating
+from earvae_jax.arrays import host_array, is_floating
 from earvae_jax.errors import UserError
 from earvae_jax.infer.inputs.audio import local_path
 from earvae_jax.infer.latents import Latents, read_latents
@@ -64,6 +64,6 @@ def _values(given: Any, dim: int) -> Float[np.ndarray, "N D"]:
         )
     with np.errstate(over="ignore"):
         array = np.asarray(array, np.float32)
-    if not all_finite(array):
+    if not np.isfinite(array).all():
         raise UserError(f"latents hold {int(np.sum(~np.isfinite(array)))} NaN or infinite values")
     return array

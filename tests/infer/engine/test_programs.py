@@ -24,11 +24,10 @@ MODEL = small_models.config((2, 2), latent_dim=32, transformer=TransformerConfig
 @pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 3, 4, ON_ACCELERATOR])
 @pytest.mark.parametrize("latents", [(10,), (70, 300, 40), (129, 1, 128, 2500, 64, 64, 64)])
 def test_what_is_named_is_what_runs(batch_size, latents, monkeypatch):
-    codec = Codec(
-        small_models.model(MODEL), batch_size=1 if batch_size == "as on an accelerator" else batch_size
-    )
+    on_accelerator = batch_size == ON_ACCELERATOR
+    codec = Codec(small_models.model(MODEL), batch_size=1 if on_accelerator else batch_size)
     engine = codec.engine
-    if batch_size == "as on an accelerator":
+    if on_accelerator:
         engine.batch_size = BatchSize(1, largest=256, few_programs=True)
     ran: collections.Counter = collections.Counter()
 
