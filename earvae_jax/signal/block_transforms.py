@@ -66,6 +66,23 @@ def best_split(
     return best, kept - best
 
 
+def adaptive_dct(
+    audio: Float[np.ndarray, "T 2"], kept: int = KEPT - 1, *, block: int = BLOCK
+) -> Float[np.ndarray, "T 2"]:
+    """As `block_dct` with a division between mid and side that is the best one of each block.
+
+    One number of a block says what its division is, so one coefficient fewer is kept. The best division
+    keeps the most energy.
+    """
+    coefficients = _dct(_mid_side(audio), block)
+    energies = np.cumsum(np.square(coefficients[:, :kept], dtype=np.float64), axis=1)
+    mids, sides = np.moveaxis(np.pad(energies, ((0, 0), (1, 0), (0, 0))), -1, 0)
+    of_mid = np.argmax(mids + sides[:, ::-1], axis=1)
+    shares = np.stack([of_mid, kept - of_mid], axis=1)[:, None]
+    is_kept = np.arange(block)[:, None] < shares
+    return _dct_inverse(np.where(is_kept, coefficients, 0), len(audio))
+
+
 def learn_klt(
     pieces: Iterable[Float[np.ndarray, "T 2"]], kept: int = KEPT, *, block: int = BLOCK
 ) -> Float[np.ndarray, "2·block kept"]:

@@ -29,6 +29,7 @@ from earvae_jax.infer import Codec
 from earvae_jax.signal.block_transforms import (
     MID,
     SIDE,
+    adaptive_dct,
     best_split,
     block_dct,
     klt,
@@ -92,6 +93,7 @@ def study(
     transforms: dict[str, Callable[[], np.ndarray]] = {
         _DCT: lambda: block_dct(stereo),
         "DCT, best split": lambda: block_dct(stereo, *splits["best DCT"]),
+        "DCT, best split of each block": lambda: adaptive_dct(stereo),
         f"MDCT {MID}/{SIDE}": lambda: lapped_dct(stereo),
         "MDCT, best split": lambda: lapped_dct(stereo, *splits["best MDCT"]),
     }

@@ -14,6 +14,7 @@ from earvae_jax.infer.evaluation.pairs import Pair
 from earvae_jax.signal.block_transforms import (
     BLOCK,
     KEPT,
+    adaptive_dct,
     best_split,
     block_dct,
     klt,
@@ -94,6 +95,20 @@ def test_the_best_split_is_the_best(lapped, seed):
     mid, side = best_split(audio, lapped=lapped)
     assert mid + side == KEPT
     assert ratios[mid] == pytest.approx(max(ratios), abs=2e-3)
+
+
+@pytest.mark.parametrize("kept", [1, 7, KEPT - 1])
+def test_each_block_has_the_split_that_loses_least(kept):
+    audio = music(8 * BLOCK, 5)
+    audio[4 * BLOCK :, 1] *= -1  # mid and side change places
+
+    def losses(rebuilt):
+        return np.square(rebuilt - audio).reshape(8, -1).sum(axis=1)
+
+    fixed = np.array([losses(block_dct(audio, mid, kept - mid)) for mid in range(kept + 1)])
+    np.testing.assert_allclose(losses(adaptive_dct(audio, kept)), fixed.min(axis=0), rtol=1e-9)
+    assert fixed.sum(axis=1).min() > 1.01 * fixed.min(axis=0).sum()  # no division is the best of all blocks
+    assert adaptive_dct(audio[:-300].astype(np.float32)).shape == audio[:-300].shape
 
 
 def test_mono_and_silence_have_a_split():
