@@ -78,9 +78,7 @@ def adaptive_dct(
     energies = np.cumsum(np.square(coefficients[:, :kept], dtype=np.float64), axis=1)
     mids, sides = np.moveaxis(np.pad(energies, ((0, 0), (1, 0), (0, 0))), -1, 0)
     of_mid = np.argmax(mids + sides[:, ::-1], axis=1)
-    shares = np.stack([of_mid, kept - of_mid], axis=1)[:, None]
-    is_kept = np.arange(block)[:, None] < shares
-    return _dct_inverse(np.where(is_kept, coefficients, 0), len(audio))
+    return _dct_inverse(_lowest(coefficients, of_mid, kept - of_mid), len(audio))
 
 
 def learn_klt(
@@ -128,11 +126,10 @@ def _mid_side(audio: np.ndarray) -> np.ndarray:
     return np.stack([left + right, left - right], axis=1) * audio.dtype.type(np.sqrt(0.5))
 
 
-def _lowest(coefficients: np.ndarray, mid: int, side: int) -> np.ndarray:
-    """The same with zeros above the lowest `mid` and `side`; `[K, block, 2]`."""
-    coefficients[:, mid:, 0] = 0
-    coefficients[:, side:, 1] = 0
-    return coefficients
+def _lowest(coefficients: np.ndarray, mid: int | np.ndarray, side: int | np.ndarray) -> np.ndarray:
+    """The same with zeros above the lowest `mid` and `side`, one number or one a block; `[K, block, 2]`."""
+    kept = np.stack([mid, side], axis=-1)[..., None, :]
+    return np.where(np.arange(coefficients.shape[1])[:, None] < kept, coefficients, 0)
 
 
 def _blocks(signals: np.ndarray, block: int, before: int = 0) -> np.ndarray:
